@@ -45,8 +45,11 @@ class UnknownSandboxType(SandpoolError, ValueError, RuntimeError):
     blame = "caller"
 
 
-class ImageNotFound(SandpoolError, ValueError):
-    """The image is neither `host` nor an existing root directory."""
+class ImageNotFound(SandpoolError, ValueError, RuntimeError):
+    """The image is neither `host` nor an existing root directory.
+
+    Also a `RuntimeError`: the enclave interface raises that when a sandbox cannot be started.
+    """
 
     code = "image_not_found"
     blame = "caller"
@@ -284,6 +287,12 @@ class SandboxDied(SandpoolError, RuntimeError):
         """Tell an out-of-memory kill, a kill, a backend fault and an expiry apart."""
         super().__init__(message)
         self.reason: DeathReason = reason
+
+
+class GuestError(SandpoolError, RuntimeError):
+    """The guest failed a request in a way that has no class of its own."""
+
+    code = "guest_error"
 
 
 # --- the edge -------------------------------------------------------------------------------------

@@ -38,9 +38,12 @@ def check_env(env: dict[str, str]) -> dict[str, str]:
 
 
 class Value(BaseModel):
-    """A frozen value without unknown fields."""
+    """A frozen value without unknown fields.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Inputs are left out of validation errors: they may hold secrets.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -145,7 +148,7 @@ class PoolSpec(Value):
     disk_mb: int = Field(default=256, ge=1, le=16_777_216)
     pids: int = Field(default=128, ge=4, le=1_000_000)
     preload: tuple[str, ...] = ()
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
     working_dir: str = "/sandbox"
     tools_config: dict[str, dict[str, Any]] = Field(default_factory=dict)
     # How many.
@@ -280,7 +283,7 @@ class ExecutionStatus(StrEnum):
 
 
 class _EnclaveModel(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class ToolConfig(_EnclaveModel):
@@ -330,7 +333,7 @@ class SandboxConfig(_EnclaveModel):
     """Seconds that one tool call may take, where neither the call nor the tool's settings say."""
     tools_config: dict[str, dict[str, Any]] = Field(default_factory=dict)
     working_dir: str = "/sandbox"
-    env_vars: dict[str, str] = Field(default_factory=dict)
+    env_vars: dict[str, str] = Field(default_factory=dict, repr=False)
     resource_limits: dict[str, Any] = Field(default_factory=dict)
     """Any of `memory` ("512m" or bytes), `memory_mb`, `cpu` or `cpus`, `pids`, `disk_mb`."""
 
