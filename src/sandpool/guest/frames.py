@@ -24,8 +24,11 @@ the connection, which ends this sandbox and nothing else.  A frame for a request
 is not a violation (the two ends cross on the wire); it is dropped.
 """
 
+from __future__ import annotations
+
 import json
 import struct
+from typing import Any, Collection, Dict, List, Tuple
 
 VERSION = 1
 
@@ -67,25 +70,25 @@ class FrameError(ValueError):
     """The other side broke the wire format; the connection must be closed."""
 
 
-def encode(request, kind, payload=b""):
+def encode(request: int, kind: int, payload: bytes = b"") -> bytes:
     """Return one frame as bytes."""
     if len(payload) > MAX_PAYLOAD:
         raise FrameError("frame of %d bytes is over the limit of %d" % (len(payload), MAX_PAYLOAD))
     return HEADER.pack(len(payload), request, kind) + payload
 
 
-def encode_json(request, kind, value):
+def encode_json(request: int, kind: int, value: Dict[str, Any]) -> bytes:
     """Return one frame whose payload is the JSON object `value`."""
     payload = json.dumps(value, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return encode(request, kind, payload)
 
 
-def encode_credit(request, count):
+def encode_credit(request: int, count: int) -> bytes:
     """Return the frame that allows the other side `count` more bytes."""
     return encode(request, CREDIT, _CREDIT.pack(count))
 
 
-def decode_json(payload):
+def decode_json(payload: bytes) -> Dict[str, Any]:
     """Return the JSON object in a control payload, or raise FrameError."""
     if len(payload) > MAX_CONTROL:
         raise FrameError("control payload is over the limit")
@@ -98,11 +101,12 @@ def decode_json(payload):
     return value
 
 
-def decode_credit(payload):
+def decode_credit(payload: bytes) -> int:
     """Return the number of bytes that a CREDIT frame allows, or raise FrameError."""
     if len(payload) != _CREDIT.size:
         raise FrameError("credit payload has the wrong size")
-    return _CREDIT.unpack(payload)[0]
+    count: int = _CREDIT.unpack(payload)[0]
+    return count
 
 
 class Decoder:
@@ -111,19 +115,19 @@ class Decoder:
     Never holds more than one frame's bytes beyond what it was last fed.
     """
 
-    def __init__(self, allowed):
+    def __init__(self, allowed: Collection[int]) -> None:
         """Make a decoder for the kinds in `allowed`: FROM_HOST or FROM_GUEST."""
         self._allowed = allowed
         self._buffer = bytearray()
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> List[Tuple[int, int, bytes]]:
         """Return the complete frames [(request, kind, payload)] that `data` brings to an end.
 
         Raise FrameError at the first violation; the decoder is useless afterwards.
         """
         buffer = self._buffer
         buffer += data
-        frames = []
+        frames: List[Tuple[int, int, bytes]] = []
         start = 0
         size = HEADER.size
         while len(buffer) - start >= size:

@@ -1,0 +1,289 @@
+"""`NativeBackend`: sandboxes forked from templates into namespaces of their own.
+
+    spec --(image, preload, working_dir)--> templates --create--> guest --hello, cgroup, throw-away
+    run--> box
+
+    N1  A box is counted by its keeper from the create packet until the template says that no process
+        of it is left; only then do its id range and its cgroup become free again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import resource
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from sandpool.backends.base import BoxSpec, RunOptions
+from sandpool.backends.box import GuestBox
+from sandpool.backends.connection import GuestConnection
+from sandpool.backends.native import cgroups, doctor, images, limits, seccomp
+from sandpool.backends.native.ids import RANGE, IdRanges
+from sandpool.backends.native.template_handle import Birth, TemplateHandle
+from sandpool.errors import BackendUnavailable, CreateFailed, DestroyFailed, SandpoolError
+from sandpool.guest import frames
+
+LIBRARY = Path(__file__).resolve().parents[2]
+"""The directory of the package `sandpool`, whose guest and template are put into images."""
+
+_HELLO_TIMEOUT = 20.0
+_END_TIMEOUT = 10.0
+_WARM_UP = RunOptions(timeout=10.0, max_output=4096)
+
+_Key = tuple[str, tuple[str, ...], str]
+
+
+class _Keeper:
+    """What the backend holds for one box; see `box.Keeper`."""
+
+    def __init__(self, backend: NativeBackend, box_id: str, facts: dict[str, Any]) -> None:
+        self._backend = backend
+        self._box_id = box_id
+        self._facts = facts
+        self.template: TemplateHandle | None = None
+        self.birth = Birth(self._exited)
+        self.slot: cgroups.Slot | None = None
+        self.first_id: int | None = None
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        return self._facts
+
+    def was_oom_killed(self) -> bool:
+        return self.slot is not None and self._backend.cgroups.was_oom_killed(self.slot)
+
+    async def end(self) -> None:
+        if self.template is None:
+            self._exited(None)
+            return
+        self.template.attach()
+        self.template.kill(self._box_id)
+        with anyio.move_on_after(_END_TIMEOUT):
+            await self.birth.wait_exit()
+            return
+        raise DestroyFailed(
+            f"sandbox {self._box_id} did not end within {_END_TIMEOUT:.0f} s of being killed"
+        )
+
+    def _exited(self, status: int | None) -> None:
+        # Invariant N1: nothing of it runs any more, or its template is gone and takes it along.
+        if self.slot is not None:
+            self._backend.cgroups.give_back(self.slot)
+            self.slot = None
+        if self.first_id is not None:
+            self._backend.ids.give_back(self.first_id)
+            self.first_id = None
+
+
+class NativeBackend:
+    """Makes boxes on this machine, as root or as an ordinary user; implements `base.Backend`."""
+
+    name = "native"
+
+    def __init__(self, *, templates_per_spec: int = 1) -> None:
+        """Do nothing yet; `templates_per_spec` replicas share the forking of one busy spec."""
+        self._replicas = templates_per_spec
+        self._templates: dict[_Key, list[TemplateHandle]] = {}
+        self._images: dict[_Key, images.Image] = {}
+        self._starting: dict[_Key, asyncio.Future[None]] = {}
+        self._turn = 0
+        self._is_privileged = os.geteuid() == 0
+        self._program: str | None = None
+        self._found = cgroups.Found((), "not looked for yet")
+        self.cgroups = cgroups.Cgroups(self._found)
+        self.ids = IdRanges()
+        self._is_open = False
+
+    async def prepare(self, spec: BoxSpec) -> None:
+        """Start the templates of `spec`, if they do not run yet."""
+        limits.check(spec.limits)
+        key = _key(spec)
+        while not self._has_templates(key):
+            starting = self._starting.get(key)
+            if starting is not None and not starting.get_loop().is_closed():
+                if starting.get_loop() is asyncio.get_running_loop():
+                    await asyncio.wait([starting])
+                    continue
+            await self._start_templates(key, spec)
+
+    def _has_templates(self, key: _Key) -> bool:
+        living = [handle for handle in self._templates.get(key, ()) if not handle.is_gone]
+        self._templates[key] = living
+        return len(living) >= self._replicas
+
+    async def _start_templates(self, key: _Key, spec: BoxSpec) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self._starting[key] = done
+        try:
+            self._open()
+            image = images.resolve(spec.image, spec.working_dir, LIBRARY)
+            self._images[key] = image
+            config = self._template_config(image, spec)
+            while not self._has_templates(key):
+                handle = await TemplateHandle.start(config, LIBRARY)
+                self._templates[key].append(handle)
+        finally:
+            del self._starting[key]
+            done.set_result(None)
+
+    def _open(self) -> None:
+        if self._is_open:
+            return
+        report = doctor.examine()
+        if not report.ok:
+            raise BackendUnavailable(
+                "this host cannot run native sandboxes: "
+                + "; ".join(report.problems)
+                + ". "
+                + " ".join(report.remedies)
+            )
+        self._found = cgroups.find()
+        self.cgroups = cgroups.Cgroups(self._found)
+        self.cgroups.open()
+        self._program = base64.b64encode(seccomp.program()).decode()
+        self._is_open = True
+
+    def _template_config(self, image: images.Image, spec: BoxSpec) -> dict[str, Any]:
+        return {
+            "library": str(LIBRARY),
+            "privileged": self._is_privileged,
+            "layout": image.layout.as_json(),
+            "python": image.python,
+            "preload": list(spec.preload),
+            "seccomp": self._program,
+            "cgroups": self.cgroups.roots,
+            # A template must stay single-threaded: the numeric libraries start threads otherwise.
+            "template_env": {
+                "PATH": image.path,
+                "HOME": "/home/sandbox",
+                "LANG": "C.UTF-8",
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+                "MKL_NUM_THREADS": "1",
+                "NUMEXPR_NUM_THREADS": "1",
+                "MPLBACKEND": "Agg",
+                "MPLCONFIGDIR": "/tmp/matplotlib",
+            },
+        }
+
+    async def create(self, spec: BoxSpec, *, box_id: str) -> GuestBox:
+        """Fork one sandbox, put it under its limits, and run something small in it."""
+        await self.prepare(spec)
+        key = _key(spec)
+        image = self._images[key]
+        self._turn += 1
+        template = self._templates[key][self._turn % len(self._templates[key])]
+        keeper = _Keeper(self, box_id, self._facts(spec, image, template))
+        box = GuestBox(box_id, spec)
+        ours, theirs = socket.socketpair()
+        connection = GuestConnection(ours, box.note_death)
+        box.begin(connection, keeper)
+        try:
+            with theirs:
+                keeper.slot = self.cgroups.take(spec.limits) if self._found.hierarchies else None
+                keeper.first_id = self.ids.take() if self._is_privileged else None
+                request = self._request(spec, image, keeper)
+                template.create(box_id, request, theirs, keeper.birth)
+                keeper.template = template
+            await self._welcome(box, connection, keeper, image)
+        except BaseException as error:
+            # Cancel: half-made counts as made; it is ended here, whatever else goes wrong.
+            with anyio.CancelScope(shield=True):
+                await box.destroy()
+            if isinstance(error, SandpoolError) and not isinstance(error, CreateFailed):
+                raise CreateFailed(f"a sandbox could not be made: {error}") from error
+            raise
+        return box
+
+    async def _welcome(
+        self, box: GuestBox, connection: GuestConnection, keeper: _Keeper, image: images.Image
+    ) -> None:
+        with anyio.move_on_after(_HELLO_TIMEOUT) as scope:
+            # Frames wait in the socket until the guest is there; a jail that failed answers too.
+            await connection.open("hello", {"version": frames.VERSION}).result()
+            if keeper.slot is not None:
+                await self.cgroups.attach(keeper.slot, await keeper.birth.wait_pid())
+            if image.working_mount is None:
+                await box.make_dir(box.spec.working_dir)
+            if image.python is not None:
+                await box.run_code("pass", _WARM_UP)
+        if scope.cancelled_caught:
+            raise CreateFailed(f"the guest was not ready within {_HELLO_TIMEOUT:.0f} s")
+
+    def _request(self, spec: BoxSpec, image: images.Image, keeper: _Keeper) -> dict[str, Any]:
+        tenant = 1000 if self._is_privileged else None
+        env = {
+            "PATH": image.path,
+            "HOME": "/home/sandbox",
+            "USER": "sandbox",
+            "LOGNAME": "sandbox",
+            "LANG": "C.UTF-8",
+            **spec.env,
+        }
+        return {
+            "hostname": "sandbox",
+            "uid_base": keeper.first_id,
+            "uid_count": RANGE,
+            "disk_bytes": spec.limits.disk_mb * 1024 * 1024,
+            "inodes": spec.limits.inodes,
+            "working_mount": image.working_mount,
+            "settings": {
+                "uid": tenant,
+                "gid": tenant,
+                "home": "/home/sandbox",
+                "working_dir": spec.working_dir,
+                "env": env,
+                "rlimits": _clamped(limits.rlimits(spec.limits, self._found.controllers)),
+                "run_dir": "/run/sandpool",
+                "has_python": image.python is not None,
+                "executable": image.python,
+            },
+        }
+
+    def _facts(
+        self, spec: BoxSpec, image: images.Image, template: TemplateHandle
+    ) -> dict[str, Any]:
+        return {
+            "backend": self.name,
+            "image": image.name,
+            "python": template.python,
+            "isolation": "namespaces, seccomp, no capabilities, "
+            + ("host ids of its own" if self._is_privileged else "rootless, one id"),
+            "network": "loopback only",
+            "limits": limits.mechanisms(self.cgroups.describe()),
+        }
+
+    async def aclose(self) -> None:
+        """End every template, and with it every box."""
+        handles = [handle for replicas in self._templates.values() for handle in replicas]
+        self._templates.clear()
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as group:
+                for handle in handles:
+                    group.start_soon(handle.aclose)
+        self.cgroups.close()
+        self.ids.close()
+        self._is_open = False
+
+
+def _key(spec: BoxSpec) -> _Key:
+    return spec.image, spec.preload, spec.working_dir
+
+
+def _clamped(wanted: dict[str, tuple[int, int]]) -> dict[str, list[int]]:
+    """Return rlimits no higher than our own hard ones, which nobody may raise."""
+    found: dict[str, list[int]] = {}
+    for name, (soft, hard) in wanted.items():
+        ceiling = resource.getrlimit(getattr(resource, name))[1]
+        if ceiling != resource.RLIM_INFINITY:
+            soft, hard = min(soft, ceiling), min(hard, ceiling)
+        found[name] = [soft, hard]
+    return found
+
+

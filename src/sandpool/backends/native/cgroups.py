@@ -1,0 +1,311 @@
+"""Control groups for sandboxes: memory, processes and processor time that hold for a whole sandbox.
+
+Version 2 where it has the controllers, version 1 where that is all there is.  Where we may make
+neither, `find` says why, and rlimits are what is left (`limits.py`).
+
+Attaching a process alone costs milliseconds of waiting (the kernel waits for an RCU grace period),
+and almost nothing in a batch, so one worker thread attaches all that wait, at refill, never on the
+path of a claim.  Groups are reused.
+
+    G1  A slot is free, or held by one sandbox from `take` until no process of it is left.
+    G2  Every directory that we make lies in one named after this process, so that a template that
+        outlives us, or the next manager on this host, can tell whose it was and remove it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+
+from sandpool.backends.base import Limits
+
+_MOUNTS = Path("/sys/fs/cgroup")
+_NEEDED = ("memory", "pids", "cpu")
+_PERIOD = 100_000
+_MIB = 1024 * 1024
+PREFIX = "sandpool-"
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """One place where groups can be made."""
+
+    version: int
+    parent: Path
+    controllers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What this host offers."""
+
+    hierarchies: tuple[Hierarchy, ...]
+    missing: str | None
+    """Why some limit cannot be held by a group; None if all can."""
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        """The controllers that we can use."""
+        return frozenset().union(*(found.controllers for found in self.hierarchies))
+
+
+def find(mounts: Path = _MOUNTS) -> Found:
+    """Look for hierarchies in which this process may make groups; changes nothing."""
+    found = _find_v2(mounts) or _find_v1(mounts)
+    have: frozenset[str] = frozenset().union(*(place.controllers for place in found))
+    lacking = [name for name in _NEEDED if name not in have]
+    if not lacking:
+        return Found(tuple(found), None)
+    reason = "no writable cgroup with " + ", ".join(lacking)
+    if os.geteuid() != 0:
+        reason += " (run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes)"
+    return Found(tuple(found), reason)
+
+
+def _find_v2(mounts: Path) -> list[Hierarchy]:
+    own = _own_group("0::")
+    for mount in (mounts, mounts / "unified"):
+        if own is None or not (mount / "cgroup.controllers").exists():
+            continue
+        here = mount / own.lstrip("/")
+        for candidate in (here, *here.parents):
+            if candidate != mount and mount not in candidate.parents:
+                break
+            enabled = _words(candidate / "cgroup.subtree_control")
+            available = _words(candidate / "cgroup.controllers")
+            # Only the root group may both hold processes and pass controllers on.
+            wanted = available if candidate == mount and os.geteuid() == 0 else enabled
+            if set(_NEEDED) <= wanted and os.access(candidate, os.W_OK):
+                return [Hierarchy(2, candidate, frozenset(_NEEDED))]
+    return []
+
+
+def _find_v1(mounts: Path) -> list[Hierarchy]:
+    places: dict[Path, set[str]] = {}
+    for name in _NEEDED:
+        own = _own_group(name)
+        mount = (mounts / name).resolve()
+        if own is None or not (mount / "cgroup.procs").exists():
+            continue
+        here = mount / own.lstrip("/")
+        here = here if here.is_dir() else mount
+        if os.access(here, os.W_OK):
+            places.setdefault(here, set()).add(name)
+    return [Hierarchy(1, place, frozenset(names)) for place, names in places.items()]
+
+
+def _own_group(controller: str) -> str | None:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, names, path = line.split(":", 2)
+        if f"{number}::" == controller or controller in names.split(","):
+            return path
+    return None
+
+
+def _words(path: Path) -> set[str]:
+    try:
+        return set(path.read_text().split())
+    except OSError:
+        return set()
+
+
+class Slot:
+    """One sandbox's groups, one directory in each hierarchy."""
+
+    def __init__(self, number: int) -> None:
+        """Called by `Cgroups`."""
+        self.number = number
+        self.limits: Limits | None = None
+        self.oom_kills = 0
+        """The groups' count of out-of-memory kills when this holder took it."""
+
+
+class Cgroups:
+    """The groups of one manager process.  Its methods block for file operations unless async."""
+
+    def __init__(self, found: Found) -> None:
+        """Make nothing yet."""
+        self._found = found
+        self._name = f"{PREFIX}{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(4)}"
+        self._free: list[Slot] = []  # Invariant G1
+        self._made = 0
+        self._is_open = False
+        self._lock = threading.Lock()
+        self._batch: list[tuple[Slot, int]] = []
+        self._turn: anyio.Lock | None = None
+
+    @property
+    def roots(self) -> list[tuple[str, str]]:
+        """The (parent, name) of every directory that has to go when this process does."""
+        return [(str(place.parent), self._name) for place in self._found.hierarchies]
+
+    def open(self) -> None:
+        """Make this manager's directories, after removing those of managers that are gone."""
+        if self._is_open:
+            return
+        for place in self._found.hierarchies:
+            sweep(place.parent)
+            if place.version == 2:
+                _enable(place.parent)
+            own = place.parent / self._name
+            own.mkdir(exist_ok=True)
+            if place.version == 2:
+                _enable(own)
+        self._is_open = True
+
+    def take(self, limits: Limits) -> Slot:
+        """Return a slot with `limits` set."""
+        if self._free:
+            slot = self._free.pop()
+        else:
+            slot = Slot(self._made)
+            self._made += 1
+            for place in self._found.hierarchies:
+                self._directory(place, slot).mkdir(exist_ok=True)
+        if slot.limits != limits:
+            self._set(slot, limits)
+        slot.oom_kills = self._count_oom_kills(slot)
+        return slot
+
+    def give_back(self, slot: Slot) -> None:
+        """Free a slot whose sandbox has no process left."""
+        self._free.append(slot)
+
+    async def attach(self, slot: Slot, pid: int) -> None:
+        """Put a process into a slot's groups, in one batch with all that wait at that moment."""
+        self._batch.append((slot, pid))
+        await anyio.to_thread.run_sync(self._attach_batch)
+
+    def _attach_batch(self) -> None:
+        # The first thread in takes all; those behind it find nothing left to do, and what they
+        # came for done, because the lock is held until it is.
+        with self._lock:
+            batch, self._batch = self._batch, []
+            for place in self._found.hierarchies:
+                for slot, pid in batch:
+                    # A process that died meanwhile needs no limits; its connection tells its owner.
+                    with suppress(ProcessLookupError):
+                        _write(self._directory(place, slot) / "cgroup.procs", str(pid))
+
+    def was_oom_killed(self, slot: Slot) -> bool:
+        """Whether the kernel has killed for memory in this slot since it was taken or last asked."""
+        count = self._count_oom_kills(slot)
+        changed = count > slot.oom_kills
+        slot.oom_kills = count
+        return changed
+
+    def close(self) -> None:
+        """Remove every directory; those still in use are left to the template or the next sweep."""
+        if not self._is_open:
+            return
+        for place in self._found.hierarchies:
+            _remove(place.parent / self._name)
+        self._is_open = False
+        self._free.clear()
+        self._made = 0
+
+    def describe(self) -> dict[str, str]:
+        """Say which mechanism holds which limit."""
+        return {
+            name: f"cgroup v{place.version}"
+            for place in self._found.hierarchies
+            for name in sorted(place.controllers)
+        }
+
+    def _directory(self, place: Hierarchy, slot: Slot) -> Path:
+        return place.parent / self._name / str(slot.number)
+
+    def _set(self, slot: Slot, limits: Limits) -> None:
+        for place in self._found.hierarchies:
+            directory = self._directory(place, slot)
+            for name, value in settings(place, limits):
+                _write(directory / name, value)
+        slot.limits = limits
+
+    def _count_oom_kills(self, slot: Slot) -> int:
+        for place in self._found.hierarchies:
+            if "memory" in place.controllers:
+                name = "memory.events" if place.version == 2 else "memory.oom_control"
+                try:
+                    text = (self._directory(place, slot) / name).read_text()
+                except OSError:
+                    return 0
+                for line in text.splitlines():
+                    key, _, value = line.partition(" ")
+                    if key == "oom_kill":
+                        return int(value)
+        return 0
+
+
+def settings(place: Hierarchy, limits: Limits) -> list[tuple[str, str]]:
+    """Return the files to write for `limits`, in the order in which the kernel accepts them."""
+    memory, quota = limits.memory_mb * _MIB, int(limits.cpus * _PERIOD)
+    if place.version == 2:
+        return [
+            ("memory.max", str(memory)),
+            ("memory.swap.max", "0"),
+            ("memory.oom.group", "0"),
+            ("pids.max", str(limits.pids)),
+            ("cpu.max", f"{quota} {_PERIOD}"),
+        ]
+    wanted: list[tuple[str, str]] = []
+    if "memory" in place.controllers:
+        # Lowering needs the one order, raising the other; the first write may fail for that reason.
+        wanted += [
+            ("memory.limit_in_bytes", str(memory)),
+            ("memory.memsw.limit_in_bytes", str(memory)),
+            ("memory.limit_in_bytes", str(memory)),
+            ("memory.swappiness", "0"),
+        ]
+    if "pids" in place.controllers:
+        wanted.append(("pids.max", str(limits.pids)))
+    if "cpu" in place.controllers:
+        wanted += [("cpu.cfs_period_us", str(_PERIOD)), ("cpu.cfs_quota_us", str(quota))]
+    return wanted
+
+
+def sweep(parent: Path) -> None:
+    """Remove the groups of managers that are gone; those of living ones are not touched."""
+    for directory in parent.glob(f"{PREFIX}*-*-*"):
+        pid, started = directory.name.removeprefix(PREFIX).split("-")[:2]
+        if pid.isdigit() and _start_time(int(pid)) != started:
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    with suppress(OSError):
+        for child in directory.iterdir():
+            if child.is_dir():
+                with suppress(OSError):
+                    child.rmdir()
+        directory.rmdir()
+
+
+def _enable(directory: Path) -> None:
+    _write(directory / "cgroup.subtree_control", " ".join(f"+{name}" for name in _NEEDED))
+
+
+def _start_time(pid: int) -> str:
+    """Return the kernel's start time of a process, which tells it from a later one with its pid."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "gone"
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("w") as file:
+            file.write(text)
+    except FileNotFoundError:
+        return  # an interface that this kernel was built without, such as swap accounting
+    except OSError:
+        if path.name not in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+            raise

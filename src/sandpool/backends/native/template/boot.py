@@ -1,0 +1,143 @@
+"""Where a template process begins, twice: on the host, and then inside its image's root.
+
+    python3 boot.py FD           on the host: read the configuration, build the root, enter it and
+                                 start the image's own interpreter on the copy of this file there
+    python3 boot.py FD inside    in the root: import the guest and what is to be preloaded, then fork
+                                 sandboxes on request
+
+An image without Python has no second beginning: the host's interpreter goes on inside the root.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import importlib.util
+import json
+import os
+import socket
+import sys
+from types import ModuleType
+from typing import Any, Dict, List, NoReturn, Tuple
+
+Parts = Tuple[Any, Any, Any, bytes]
+"""The child, the packages of the template and of the guest, and the seccomp program."""
+
+
+def _load_package(name: str, directory: str) -> ModuleType:
+    """Import the package in `directory` under a private name, so that it hides no tenant's module."""
+    spec = importlib.util.spec_from_file_location(
+        name, os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load(library: str) -> Tuple[Any, Any]:
+    _load_package("_sandpool_template", os.path.join(library, "template"))
+    _load_package("_sandpool_guest", os.path.join(library, "guest"))
+    for name in ("_sandpool_guest.main", "_sandpool_template.process"):
+        importlib.import_module(name)
+    return sys.modules["_sandpool_template"], sys.modules["_sandpool_guest"]
+
+
+def _fail(control: socket.socket, kind: str, error: object) -> NoReturn:
+    control.send(json.dumps({"event": "failed", "kind": kind, "error": str(error)}).encode())
+    os._exit(1)
+
+
+def _open_cgroups(config: Dict[str, Any]) -> List[List[Any]]:
+    """Open the parents of our host's cgroups while the host's tree is still in sight."""
+    opened: List[List[Any]] = []
+    for parent, name in config["cgroups"]:
+        fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+        os.set_inheritable(fd, True)
+        opened.append([fd, name])
+    return opened
+
+
+def begin(control: socket.socket) -> Parts:
+    """On the host: build the root, enter it, and start the image's interpreter there."""
+    config = json.loads(control.recv(1 << 20))
+    template, guest = _load(config["library"])
+    try:
+        config["cgroups"] = _open_cgroups(config)
+        template.root.detach_from_host(config["privileged"])
+        template.root.build(config["layout"])
+    except OSError as error:
+        _fail(control, "root", error)
+    if config["python"] is None:
+        return serve(control, config, template, guest)
+    read, write = os.pipe()
+    os.set_inheritable(read, True)
+    os.set_inheritable(control.fileno(), True)
+    os.set_blocking(write, True)
+    del config["layout"]
+    payload = json.dumps(config).encode()
+    if len(payload) > 60_000:  # what a pipe holds without a reader
+        _fail(control, "root", "the configuration is too large")
+    os.write(write, payload)
+    os.close(write)
+    boot = template.root.LIBRARY + "/template/boot.py"
+    argv = [config["python"], boot, str(control.fileno()), "inside", str(read)]
+    try:
+        os.execve(config["python"], argv, config["template_env"])
+    except OSError as error:
+        _fail(control, "python", error)
+
+
+def resume(control: socket.socket, config_fd: int) -> Parts:
+    """In the root: the second beginning."""
+    with os.fdopen(config_fd, "rb") as file:
+        config = json.loads(file.read())
+    os.set_inheritable(control.fileno(), False)
+    for fd, _ in config["cgroups"]:
+        os.set_inheritable(fd, False)
+    sys.path[:] = [entry for entry in sys.path if not entry.startswith("/.sandpool")]
+    template, guest = _load("/.sandpool/lib")
+    return serve(control, config, template, guest)
+
+
+def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: Any) -> Parts:
+    """Preload, report that we are ready, and return in each sandbox what it is to do."""
+    process = template.process
+    try:
+        process.preload(config["preload"])
+        threads = process.thread_count()
+        if threads > 1:
+            raise RuntimeError(
+                f"importing {', '.join(config['preload'])} left {threads} threads running; "
+                "a template must have one"
+            )
+    except BaseException as error:  # whatever a module's import may raise
+        _fail(control, "preload", f"{type(error).__name__}: {error}")
+    seccomp = base64.b64decode(config["seccomp"])
+    version = "%d.%d.%d" % sys.version_info[:3] if config["python"] else None
+    control.send(json.dumps({"event": "ready", "pid": os.getpid(), "python": version}).encode())
+    child = process.Template(control, config["privileged"], config["cgroups"]).run()
+    return child, template, guest, seccomp
+
+
+def become_sandbox(child: Any, template: Any, guest: Any, seccomp: bytes) -> None:
+    """In a forked child: enter the jail and become the guest."""
+    request = child.request
+    try:
+        template.jail.enter(request, child.guest_fd, child.network_fd, child.map_fd, seccomp)
+    except BaseException as error:
+        frames = guest.main.frames
+        failure = {"code": "jail_failed", "message": str(error)}
+        os.write(child.guest_fd, frames.encode_json(1, frames.ERROR, failure))
+        os._exit(1)
+    guest.main.serve(child.guest_fd, child.guest_fd, request["settings"])
+
+
+if __name__ == "__main__":
+    _control = socket.socket(fileno=int(sys.argv[1]))
+    if len(sys.argv) > 2:
+        _parts = resume(_control, int(sys.argv[3]))
+    else:
+        _parts = begin(_control)
+    become_sandbox(*_parts)

@@ -1,0 +1,172 @@
+"""Turns a freshly forked child of a template into process 1 of a sandbox.
+
+    fork (new pid namespace) -> own mount, ipc, uts, cgroup and network namespaces -> writable places
+    -> own /proc -> own user namespace, without the right to make more -> no capabilities -> seccomp
+
+The mount, pid, ipc, uts and network namespaces belong to the template's user namespace, the process
+to one below it: nothing inside holds, or can ever get, a capability over any of them.
+Every step that fails ends the child; there is no weaker jail to fall back to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import socket
+import struct
+from typing import Any, Dict, FrozenSet, Optional
+
+from . import kernel
+from .root import HOST_PROC, WRITABLE, write
+
+TENANT = 1000
+"""The tenant's uid and gid inside."""
+
+PLACES = (
+    # name on the sandbox's tmpfs, where it appears, mode
+    ("tmp", "/tmp", 0o1777),
+    ("vartmp", "/var/tmp", 0o1777),
+    ("shm", "/dev/shm", 0o1777),
+    ("home", "/home/sandbox", 0o755),
+    ("run", "/run", 0o755),
+)
+
+_TENANT_OWNS = frozenset(("home", "work"))
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+
+
+def make_network() -> int:
+    """Move this process to a new network namespace with only loopback, and return it, open."""
+    kernel.unshare(kernel.CLONE_NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        request = struct.pack("16sH14s", b"lo", 0, b"")
+        flags = struct.unpack("16sH14s", fcntl.ioctl(probe, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", flags | _IFF_UP, b""))
+    return os.open(HOST_PROC + "/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def enter(
+    request: Dict[str, Any],
+    guest_fd: int,
+    network_fd: int,
+    map_fd: Optional[int],
+    seccomp: bytes,
+) -> None:
+    """Become the sandbox that `request` describes.
+
+    `map_fd` is a socket on which the template, which alone may, is asked to write our id map; it is
+    None where we write it ourselves.  Raises OSError at the first step that fails.
+    """
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
+    os.setsid()
+    kernel.setns(network_fd, kernel.CLONE_NEWNET)
+    keep = {guest_fd} if map_fd is None else {guest_fd, map_fd}
+    kernel.close_all_but(keep)
+    kernel.unshare(
+        kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
+    )
+    socket.sethostname(request["hostname"])
+    base: Optional[int] = request["uid_base"]
+    _mount_places(request, TENANT + base if base is not None else None)
+    proc_fd = _mount_proc()
+    kernel.new_session_keyring()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    keep_capabilities = _enter_user_namespace(proc_fd, map_fd)
+    os.close(proc_fd)
+    kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_NOROOT)
+    kernel.drop_capabilities(keep_capabilities)
+    # Changing ids clears both of these, so they come last.
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if seccomp:
+        kernel.load_seccomp(seccomp)
+    os.chdir("/")
+
+
+def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
+    """Mount one tmpfs with the sandbox's disk limits and show its parts where a tenant may write."""
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount(
+        "tmpfs",
+        WRITABLE,
+        "tmpfs",
+        flags,
+        f"mode=755,size={request['disk_bytes']},nr_inodes={request['inodes']}",
+    )
+    places = [*PLACES]
+    if request["working_mount"]:
+        places.append(("work", request["working_mount"], 0o755))
+    for name, target, mode in places:
+        source = WRITABLE + "/" + name
+        os.mkdir(source)
+        os.chmod(source, mode)
+        if owner is not None and name in _TENANT_OWNS:
+            os.chown(source, owner, owner)
+        kernel.mount(source, target, None, kernel.MS_BIND)
+    run_dir = "/run/sandpool"
+    os.mkdir(run_dir, 0o755)
+    if owner is not None:
+        os.chown(run_dir, owner - TENANT, owner - TENANT)
+    kernel.mount(
+        "devpts",
+        "/dev/pts",
+        "devpts",
+        kernel.MS_NOSUID | kernel.MS_NOEXEC,
+        "newinstance,ptmxmode=0666,mode=0620",
+    )
+    # The tree below is reachable through its parts only, and its size holds for them together.
+    kernel.unmount(WRITABLE)
+
+
+def _mount_proc() -> int:
+    """Mount our own /proc, read-only, drop the host's; return a writable handle for the id maps.
+
+    The host's must go second: an unprivileged mount of proc needs one that is fully visible.
+    """
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("proc", "/proc", "proc", flags)
+    kernel.unmount(HOST_PROC)
+    handle = kernel.clone_mount("/proc")
+    kernel.set_mount_flags("/proc", kernel.MOUNT_ATTR_RDONLY)
+    return handle
+
+
+def _enter_user_namespace(proc_fd: int, map_fd: Optional[int]) -> FrozenSet[int]:
+    """Enter a user namespace with ids of our own; return the capabilities that process 1 keeps."""
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    if map_fd is None:
+        # One id: tenant and guest share it.  The guest needs no capability to signal its own uid.
+        _write_at(proc_fd, "self/setgroups", "deny")
+        _write_at(proc_fd, "self/uid_map", f"{TENANT} 0 1")
+        _write_at(proc_fd, "self/gid_map", f"{TENANT} 0 1")
+        keep: FrozenSet[int] = frozenset()
+    else:
+        os.write(map_fd, b"m")
+        if os.read(map_fd, 1) != b"k":
+            raise OSError(1, "the template did not map our ids")
+        os.close(map_fd)
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        keep = frozenset((kernel.CAP_KILL, kernel.CAP_SETUID, kernel.CAP_SETGID))
+    # No user namespace below ours, for anybody: no way to new capabilities.
+    _write_at(proc_fd, "sys/user/max_user_namespaces", "0")
+    return keep
+
+
+def _write_at(directory: int, path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def map_ids(pid: int, base: int, count: int) -> None:
+    """Give the user namespace of `pid` the host's ids from `base`; called by the template."""
+    text = f"0 {base} {count}"
+    write(f"{HOST_PROC}/{pid}/uid_map", text)
+    write(f"{HOST_PROC}/{pid}/gid_map", text)

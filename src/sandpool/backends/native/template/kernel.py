@@ -1,0 +1,238 @@
+"""The system calls that Python's standard library lacks, one thin function each.
+
+Failures raise OSError with the call's name.  Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from typing import Collection, Optional
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MNT_DETACH = 2
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = 0o2000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+SECCOMP_MODE_FILTER = 2
+
+# SECBIT_NOROOT and its lock, and the lock of KEEP_CAPS: uid 0 means nothing on exec, for good.
+SECUREBITS_NOROOT = 0x1 | 0x2 | 0x20
+
+CAP_CHOWN = 0
+CAP_KILL = 5
+CAP_SETGID = 6
+CAP_SETUID = 7
+
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+# open_tree, move_mount, fsopen and mount_setattr have one number on every architecture.
+_SYS_OPEN_TREE = 428
+_SYS_MOUNT_SETATTR = 442
+_SYS_CLOSE_RANGE = 436
+_SYS_BY_MACHINE = {
+    # machine: (pivot_root, keyctl)
+    "x86_64": (155, 250),
+    "aarch64": (41, 219),
+    "riscv64": (41, 219),
+    "ppc64le": (203, 271),
+    "s390x": (217, 280),
+}
+_SYS_PIVOT_ROOT, _SYS_KEYCTL = _SYS_BY_MACHINE.get(platform.machine(), (None, None))
+
+
+def _check(result: int, name: str, detail: str = "") -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        text = os.strerror(code)
+        raise OSError(code, f"{name}{detail and ' ' + detail}: {text}")
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces in `flags` for new ones."""
+    _check(_libc.unshare(flags), "unshare", hex(flags))
+
+
+def setns(fd: int, kind: int) -> None:
+    """Enter the namespace that `fd` is open on."""
+    _check(_libc.setns(fd, kind), "setns", hex(kind))
+
+
+def mount(
+    source: Optional[str],
+    target: str,
+    kind: Optional[str] = None,
+    flags: int = 0,
+    data: Optional[str] = None,
+) -> None:
+    """Call mount(2)."""
+    _check(
+        _libc.mount(
+            source.encode() if source is not None else None,
+            os.fsencode(target),
+            kind.encode() if kind is not None else None,
+            ctypes.c_ulong(flags),
+            data.encode() if data is not None else None,
+        ),
+        "mount",
+        f"{kind or source} on {target}",
+    )
+
+
+def bind(source: str, target: str) -> None:
+    """Bind-mount `source` with everything below it."""
+    _check(
+        _libc.mount(
+            os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(MS_BIND | MS_REC), None
+        ),
+        "bind",
+        f"{source} on {target}",
+    )
+
+
+def unmount(target: str) -> None:
+    """Detach the mount at `target` with everything below it."""
+    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), "umount", target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """Make `new` the root, and put the old one at `old`."""
+    if _SYS_PIVOT_ROOT is None:
+        raise OSError(38, "pivot_root: unknown on " + platform.machine())
+    _check(_syscall(_SYS_PIVOT_ROOT, os.fsencode(new), os.fsencode(old)), "pivot_root", new)
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+def set_mount_flags(path: str, flags: int, recursive: bool = True) -> None:
+    """Add MOUNT_ATTR_* to the mount at `path` and, if `recursive`, to all below it."""
+    attr = _MountAttr(flags, 0, 0, 0)
+    _check(
+        _syscall(
+            _SYS_MOUNT_SETATTR,
+            AT_FDCWD,
+            os.fsencode(path),
+            AT_RECURSIVE if recursive else 0,
+            ctypes.byref(attr),
+            ctypes.sizeof(attr),
+        ),
+        "mount_setattr",
+        path,
+    )
+
+
+def clone_mount(path: str) -> int:
+    """Return a descriptor of a detached copy of the mount at `path`."""
+    return _check(
+        _syscall(
+            _SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
+        ),
+        "open_tree",
+        path,
+    )
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
+    """Call prctl(2)."""
+    _check(
+        _libc.prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), 0, 0), "prctl", str(option)
+    )
+
+
+def drop_capabilities(keep: Collection[int]) -> None:
+    """Keep only the capabilities in `keep`, in every set; the bounding set too."""
+    number = 0
+    while True:
+        # The kernel knows how many there are: it refuses the first number past the last.
+        if number not in keep and _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+            if ctypes.get_errno() != errno.EINVAL or number == 0:
+                _check(-1, "prctl(PR_CAPBSET_DROP)")
+            break
+        number += 1
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    mask = sum(1 << number for number in keep)
+    header = struct.pack("=Ii", 0x20080522, 0)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    data = struct.pack("=IIIIII", low, low, 0, high, high, 0)
+    _check(_libc.capset(header, data), "capset")
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Close every descriptor from 3 up that is not in `keep`."""
+    low = 3
+    for fd in sorted(keep):
+        if fd > low:
+            _close_range(low, fd - 1)
+        low = max(low, fd + 1)
+    _close_range(low, 0x7FFFFFFF)
+
+
+def _close_range(low: int, high: int) -> None:
+    if _syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(low), ctypes.c_uint(high), 0) < 0:
+        os.closerange(low, min(high + 1, 65536))
+
+
+def new_session_keyring() -> None:
+    """Leave the session key ring of whoever started us; kernels without key rings are fine."""
+    if _SYS_KEYCTL is not None:
+        _syscall(_SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+
+
+def load_seccomp(program: bytes) -> None:
+    """Load a BPF program (bytes, 8 an instruction) for this process and its children."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    argument = _Filter(len(program) // 8, ctypes.addressof(buffer))
+    _check(
+        _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(argument), 0, 0),
+        "prctl(PR_SET_SECCOMP)",
+    )

@@ -1,0 +1,252 @@
+"""The template's main loop: forks sandboxes on request, reaps them, and never outlives its host.
+
+Packets on the control socket are JSON objects.
+    host -> template   {"op": "create", "id", ...} with the guest's socket attached; {"op": "kill", "id"}
+    template -> host   {"event": "ready" | "failed" | "created" | "exited", ...}
+
+The process has one thread.  It is the only parent of its sandboxes' first processes, so that a pid it
+kills is always the one it means.  When the control socket ends it kills them all, reaps them and
+removes its host's cgroups.
+
+    T1  Every forked child is in `_children` from the fork until it has been reaped.
+    T2  `pid_for_children` is the template's own pid namespace except between unshare and fork.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+
+from . import jail, kernel
+
+MAX_PACKET = 128 * 1024
+SPARE_NETWORKS = 8
+"""Network namespaces made ahead while idle: one takes about 0.5 ms."""
+
+_EXIT_GRACE = 4.0
+
+
+class Child:
+    """What a forked child takes along: the request, its socket and its namespaces' descriptors."""
+
+    def __init__(
+        self, request: Dict[str, Any], guest_fd: int, network_fd: int, map_fd: Optional[int]
+    ) -> None:
+        """Hold them until `jail.enter`."""
+        self.request = request
+        self.guest_fd = guest_fd
+        self.network_fd = network_fd
+        self.map_fd = map_fd
+
+
+class Template:
+    """The state of one template process."""
+
+    def __init__(
+        self, control: socket.socket, privileged: bool, cgroup_dirs: Sequence[Tuple[int, str]]
+    ) -> None:
+        """Serve `control`; `cgroup_dirs` are (descriptor of the parent, name) to remove at the end."""
+        self._control = control
+        self._privileged = privileged
+        self._cgroup_dirs = cgroup_dirs
+        self._children: Dict[int, str] = {}  # pid -> box id; Invariant T1
+        self._pids: Dict[str, int] = {}  # box id -> pid
+        self._unmapped: Dict[int, Tuple[int, int, int]] = {}
+        # our end of a child's map socket -> (pid, first host id, how many)
+        self._networks: List[int] = []
+        self._own_pid_namespace = os.open("/.sandpool/hostproc/self/ns/pid", os.O_RDONLY)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._poll = select.poll()
+
+    def run(self) -> Child:
+        """Serve until the host goes away; return a Child in each process that was forked."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(self._wake_read, select.POLLIN)
+        control = self._control.fileno()
+        while True:
+            idle = len(self._networks) < SPARE_NETWORKS
+            events = self._poll.poll(0 if idle else None)
+            if not events and idle:
+                self._networks.append(jail.make_network())
+                continue
+            for fd, _ in events:
+                if fd == control:
+                    child = self._receive()
+                    if child is not None:
+                        return child
+                elif fd == self._wake_read:
+                    self._reap()
+                else:
+                    self._map(fd)
+
+    def _receive(self) -> Optional[Child]:
+        try:
+            packet, ancillary, _, _ = self._control.recvmsg(MAX_PACKET, 256)
+        except InterruptedError:
+            return None
+        except OSError:
+            packet, ancillary = b"", []
+        fds = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        if not packet:
+            self._end()
+        request = json.loads(packet)
+        if request["op"] == "kill":
+            pid = self._pids.get(request["id"])
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+            return None
+        return self._create(request, fds[0])
+
+    def _create(self, request: Dict[str, Any], guest_fd: int) -> Optional[Child]:
+        """Fork one sandbox; return a Child in it, and None in the template."""
+        box = request["id"]
+        map_fd: Optional[int] = None
+        child_map_fd: Optional[int] = None
+        try:
+            network_fd = self._networks.pop() if self._networks else jail.make_network()
+            if self._privileged:
+                ours, theirs = socket.socketpair()
+                map_fd, child_map_fd = ours.detach(), theirs.detach()
+            pid = self._fork()
+        except OSError as error:
+            self._send({"event": "exited", "id": box, "error": str(error)})
+            for fd in (guest_fd, map_fd, child_map_fd):
+                if fd is not None:
+                    os.close(fd)
+            return None
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            return Child(request, guest_fd, network_fd, child_map_fd)
+        self._children[pid] = box
+        self._pids[box] = pid
+        os.close(guest_fd)
+        os.close(network_fd)
+        if map_fd is not None and child_map_fd is not None:
+            os.close(child_map_fd)
+            self._unmapped[map_fd] = (pid, request["uid_base"], request["uid_count"])
+            self._poll.register(map_fd, select.POLLIN)
+        self._send({"event": "created", "id": box, "pid": pid})
+        return None
+
+    def _fork(self) -> int:
+        # Invariant T2: the kernel refuses a second unshare until we are back in our own namespace.
+        kernel.unshare(kernel.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+        except OSError:
+            kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
+            raise
+        if pid:
+            kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
+        return pid
+
+    def _map(self, fd: int) -> None:
+        """Answer a child that is in its user namespace and waits for its ids."""
+        pid, base, count = self._unmapped.pop(fd)
+        self._poll.unregister(fd)
+        try:
+            # A child that died has closed its end: nothing to read, nothing to map.
+            if os.read(fd, 1) == b"m":
+                jail.map_ids(pid, base, count)
+                os.write(fd, b"k")
+        except OSError:
+            pass  # the child sees the end of its socket and reports that it could not be mapped
+        finally:
+            os.close(fd)
+
+    def _reap(self) -> None:
+        try:
+            while os.read(self._wake_read, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._forget(pid, status)
+
+    def _forget(self, pid: int, status: int) -> None:
+        box = self._children.pop(pid, None)
+        if box is not None:
+            del self._pids[box]
+            self._send({"event": "exited", "id": box, "status": status})
+
+    def _send(self, value: Dict[str, Any]) -> None:
+        try:
+            self._control.send(json.dumps(value).encode())
+        except OSError as error:
+            # The host is gone; the end of the control socket will say so to the main loop.
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise
+
+    def _end(self) -> NoReturn:
+        """The host is gone: leave nothing behind."""
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + _EXIT_GRACE
+        while self._children and time.monotonic() < deadline:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if pid:
+                self._children.pop(pid, None)
+            else:
+                select.select([], [], [], 0.002)
+        while not remove_cgroups(self._cgroup_dirs) and time.monotonic() < deadline:
+            select.select([], [], [], 0.01)
+        os._exit(0)
+
+
+def remove_cgroups(directories: Sequence[Tuple[int, str]]) -> bool:
+    """Remove each (descriptor of the parent, name) with its children; True when none is left."""
+    done = True
+    for parent, name in directories:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        except OSError:
+            continue
+        try:
+            for entry in os.listdir(fd):
+                if entry.isdigit():
+                    os.rmdir(entry, dir_fd=fd)
+            os.rmdir(name, dir_fd=parent)
+        except FileNotFoundError:
+            pass  # another template of the same host was faster
+        except OSError:
+            done = False
+        finally:
+            os.close(fd)
+    return done
+
+
+def preload(modules: Sequence[str]) -> None:
+    """Import `modules`, then settle the heap that every sandbox will share."""
+    for name in modules:
+        __import__(name)
+    gc.collect()
+    gc.freeze()
+
+
+def thread_count() -> int:
+    """Return how many threads this process has; a template must have one."""
+    return len(os.listdir("/.sandpool/hostproc/self/task"))

@@ -1,0 +1,255 @@
+"""The host's handle on one template process: start it, ask it for sandboxes, end it.
+
+Like the guest's connection it belongs to no event loop and moves to the one that runs.
+
+    H1  A box is in `_boxes` from the create packet until the template says it has exited, or is gone.
+    H2  After `_gone` is set no packet is sent, and every box of the template is known to be dead or
+        dying: a template takes its sandboxes with it.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from sandpool.errors import BackendUnavailable, CreateFailed, InvalidSpec
+
+_MAX_PACKET = 128 * 1024
+_START_TIMEOUT = 60.0
+_END_GRACE = 5.0
+
+
+class Birth:
+    """A box that has been asked for: its pid, once it is known, and its end."""
+
+    def __init__(self, on_exit: Callable[[int | None], None]) -> None:
+        """Call `on_exit` with the wait status (None: unknown) when no process of it is left."""
+        self._on_exit = on_exit
+        self.pid: int | None = None
+        self.error: str | None = None
+        self.has_exited = False
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    async def wait_pid(self) -> int:
+        """Return the pid of the box's first process, on this host."""
+        while self.pid is None:
+            if self.has_exited:
+                raise CreateFailed(self.error or "the sandbox ended before it had begun")
+            await self._wait()
+        return self.pid
+
+    async def wait_exit(self) -> None:
+        """Return when no process of the box is left."""
+        while not self.has_exited:
+            await self._wait()
+
+    def started(self, pid: int) -> None:
+        """Record the pid; called by the handle."""
+        self.pid = pid
+        self._wake()
+
+    def exited(self, status: int | None, error: str | None) -> None:
+        """Record the end; called by the handle, once."""
+        if not self.has_exited:
+            self.has_exited = True
+            self.error = error
+            self._on_exit(status)
+            self._wake()
+
+    async def _wait(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            # A waiter of a dead event loop can neither be woken nor be waiting.
+            if not waiter.done() and not waiter.get_loop().is_closed():
+                waiter.set_result(None)
+
+
+class TemplateHandle:
+    """One running template."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        """Called by `start`."""
+        self._process = process
+        self._control = control
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._boxes: dict[str, Birth] = {}  # Invariant H1
+        self._gone: str | None = None  # Invariant H2
+        self.python: str | None = None
+        """The version of its interpreter; None where the image has no Python."""
+
+    @classmethod
+    async def start(cls, config: dict[str, Any], library: Path) -> TemplateHandle:
+        """Start a template and wait until it has imported what it is to share.
+
+        Raises `InvalidSpec` when a preload cannot be imported and `BackendUnavailable` when this host
+        does not let us build the root; nothing is left behind then, nor on cancellation.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            boot = library / "backends" / "native" / "template" / "boot.py"
+            process = subprocess.Popen(  # noqa: ASYNC220 (vfork and exec: well under a millisecond)
+                [sys.executable, "-I", "-B", str(boot), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=config["template_env"],
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        handle = cls(process, ours)
+        try:
+            ours.send(json.dumps(config).encode())
+            with anyio.fail_after(_START_TIMEOUT):
+                await anyio.wait_readable(ours)
+            handle._greet(ours.recv(_MAX_PACKET))
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await handle.aclose()
+            if isinstance(error, TimeoutError):
+                raise BackendUnavailable(
+                    f"the template did not start within {_START_TIMEOUT:.0f} s"
+                ) from error
+            raise
+        handle.attach()
+        return handle
+
+    def _greet(self, packet: bytes) -> None:
+        if not packet:
+            raise BackendUnavailable("the template process ended while it started")
+        hello = json.loads(packet)
+        if hello["event"] == "ready":
+            self.python = hello["python"]
+            return
+        text, kind = hello["error"], hello["kind"]
+        if kind == "preload":
+            raise InvalidSpec(f"the preload list cannot be imported in this image: {text}")
+        raise BackendUnavailable(
+            f"this host does not let us build a sandbox's root ({text}); "
+            "run `sandpool doctor` to see what is missing, or use the Docker backend"
+        )
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process has ended, or is ending."""
+        return self._gone is not None
+
+    def attach(self) -> None:
+        """Listen on the running event loop."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop or self._gone is not None:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._control)
+        self._loop = loop
+        loop.add_reader(self._control, self._readable)
+
+    def create(
+        self, box_id: str, request: dict[str, Any], guest: socket.socket, birth: Birth
+    ) -> None:
+        """Ask for a sandbox whose guest gets `guest`; `birth` learns how it goes."""
+        self.attach()
+        if self._gone is not None:
+            raise CreateFailed(f"the template is gone: {self._gone}")
+        packet = json.dumps({"op": "create", "id": box_id, **request}).encode()
+        rights = array.array("i", [guest.fileno()])
+        try:
+            self._control.sendmsg(
+                [packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+            )
+        except BlockingIOError:
+            raise CreateFailed("the template is not keeping up with requests") from None
+        except OSError as error:
+            self._lose(str(error))
+            raise CreateFailed(f"the template is gone: {error}") from error
+        self._boxes[box_id] = birth
+
+    def kill(self, box_id: str) -> None:
+        """Kill a sandbox; its `Birth` says when it has ended.  Harmless for one that has."""
+        if box_id not in self._boxes or self._gone is not None:
+            return
+        self.attach()
+        try:
+            self._control.send(json.dumps({"op": "kill", "id": box_id}).encode())
+        except BlockingIOError:
+            # The guest's closed connection ends the sandbox all the same.
+            return
+        except OSError as error:
+            self._lose(str(error))
+
+    async def aclose(self) -> None:
+        """End the template and all its sandboxes; returns when they are gone, or have been killed."""
+        self._lose("closed")
+        await anyio.to_thread.run_sync(self._wait_process)
+
+    def _wait_process(self) -> None:
+        try:
+            self._process.wait(_END_GRACE)
+        except subprocess.TimeoutExpired:
+            # Its sandboxes' first processes die with it: their parent-death signal says so.
+            self._process.kill()
+            self._process.wait()
+
+    def _readable(self) -> None:
+        while self._gone is None:
+            try:
+                packet = self._control.recv(_MAX_PACKET)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._lose(str(error))
+                return
+            if not packet:
+                self._lose("it ended")
+                return
+            event = json.loads(packet)
+            birth = self._boxes.get(event["id"])
+            if birth is None:
+                continue
+            if event["event"] == "created":
+                birth.started(event["pid"])
+            else:
+                del self._boxes[event["id"]]
+                birth.exited(event.get("status"), event.get("error"))
+
+    def _lose(self, cause: str) -> None:
+        if self._gone is not None:
+            return
+        self._gone = cause
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._control)
+        self._control.close()
+        births = list(self._boxes.values())
+        self._boxes.clear()
+        for birth in births:
+            birth.exited(None, f"the template is gone: {cause}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return facts for people."""
+        return {"pid": self._process.pid, "python": self.python, "sandboxes": len(self._boxes)}
+
+    def forget_after_fork(self) -> None:
+        """Close our copy of the control socket in a forked child of the host, which does not own it."""
+        try:
+            os.close(self._control.fileno())
+        except OSError:
+            return
