@@ -1,0 +1,12 @@
+"""What users' own tests need: sandboxes in memory and a clock that is moved by hand."""
+
+from __future__ import annotations
+
+from sandpool.testing.backend import FakeBackend
+from sandpool.testing.box import FakeBox
+
+__all__ = [
+    # Sandboxes in memory.
+    "FakeBackend",
+    "FakeBox",
+]
