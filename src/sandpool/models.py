@@ -37,6 +37,21 @@ def check_env(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def check_modules(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what cannot be the name of a module."""
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name!r} is not the name of a module")
+    return names
+
+
+def check_working_dir(path: str) -> str:
+    """Refuse a directory that is not absolute and plain."""
+    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise ValueError(f"working_dir must be an absolute path, not {path!r}")
+    return path
+
+
 class Value(BaseModel):
     """A frozen value without unknown fields.
 
@@ -173,21 +188,8 @@ class PoolSpec(Value):
     recycle: Recycle = "fresh"
 
     _env = field_validator("env")(check_env)
-
-    @field_validator("preload")
-    @classmethod
-    def _modules(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if not all(part.isidentifier() for part in name.split(".")):
-                raise ValueError(f"{name!r} is not the name of a module")
-        return value
-
-    @field_validator("working_dir")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        if not value.startswith("/") or "\0" in value or ".." in value.split("/"):
-            raise ValueError(f"working_dir must be an absolute path, not {value!r}")
-        return value
+    _preload = field_validator("preload")(check_modules)
+    _working_dir = field_validator("working_dir")(check_working_dir)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -338,6 +340,7 @@ class SandboxConfig(_EnclaveModel):
     """Any of `memory` ("512m" or bytes), `memory_mb`, `cpu` or `cpus`, `pids`, `disk_mb`."""
 
     _env = field_validator("env_vars")(check_env)
+    _working_dir = field_validator("working_dir")(check_working_dir)
 
     @field_validator("tools_config", mode="before")
     @classmethod
@@ -354,6 +357,8 @@ class NativeSandboxConfig(SandboxConfig):
 
     image: str = "host"
     preload: tuple[str, ...] = ()
+
+    _preload = field_validator("preload")(check_modules)
 
 
 class DockerSandboxConfig(SandboxConfig):
