@@ -85,7 +85,7 @@ class GuestBox:
     """One sandbox with our guest in it; implements `base.Box`."""
 
     def __init__(self, box_id: str, spec: BoxSpec) -> None:
-        """Called by a backend, which then calls `begin`."""
+        """Make it; the backend calls `begin` next."""
         self.id = box_id
         self.spec = spec
         self._connection: GuestConnection

@@ -1,10 +1,10 @@
 """The host's end of the guest's protocol: one connection, many exchanges at once.
 
-Everything that arrives is hostile input: it is bounded, validated, and the first violation closes the
-connection, which ends that sandbox and nothing else.
+Everything that arrives is hostile input: it is bounded, validated, and the first violation closes
+the connection, which ends that sandbox and nothing else.
 
-A connection belongs to no event loop.  It attaches itself to the loop that runs when it is used, and
-moves when another one runs, because one manager may live through several `asyncio.run` calls.
+A connection belongs to no event loop.  It attaches itself to the loop that runs when it is used,
+and moves when another one runs: one manager may live through several `asyncio.run` calls.
 
     C1  An exchange is in `_exchanges` from its REQUEST until its RESPONSE, ERROR or the loss.
     C2  The guest never sends more stream bytes on an exchange than it has been granted.
@@ -21,6 +21,7 @@ from typing import Any
 
 import anyio
 
+from sandpool.backends.inheritance import keep_from_forks
 from sandpool.errors import (
     ContextNotFound,
     DialFailed,
@@ -64,7 +65,7 @@ class Exchange:
     """
 
     def __init__(self, connection: GuestConnection, number: int, sink: Sink | None) -> None:
-        """Called by `GuestConnection.open`."""
+        """Make it; `GuestConnection.open` does."""
         self._connection = connection
         self.number = number
         self._sink = sink
@@ -216,6 +217,7 @@ class GuestConnection:
     def __init__(self, sock: socket.socket, on_lost: Callable[[str], SandboxDied]) -> None:
         """Speak over `sock`; `on_lost` says, given a cause, what the sandbox died of."""
         sock.setblocking(False)
+        keep_from_forks(sock)
         self._sock = sock
         self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -249,9 +251,9 @@ class GuestConnection:
             loop.add_writer(self._sock, self._writable)
 
     def open(
-        self, op: str, fields: Mapping[str, object], sink: Sink | None = None, data: bytes = b""
+        self, op: str, fields: Mapping[str, object], sink: Sink | None = None
     ) -> Exchange:
-        """Send a request, and with it `data` (ready frames' payload is the caller's business)."""
+        """Send a request; `SandboxDied` if the connection is lost."""
         self.attach()
         if self._lost is not None:
             raise self._lost
@@ -264,10 +266,6 @@ class GuestConnection:
         exchange = Exchange(self, number, sink)
         packet = frames.encode_json(number, frames.REQUEST, value)
         self._exchanges[number] = exchange
-        if data:
-            # Small enough to fit the first credit: one system call for the whole request.
-            exchange._credit -= len(data)
-            packet += frames.encode(number, frames.DATA, data)
         self.send(packet)
         return exchange
 
@@ -332,7 +330,8 @@ class GuestConnection:
     def _readable(self) -> None:
         try:
             data = self._sock.recv(_READ)
-        except (BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError, ConnectionResetError):
+            # A reset is reported once, and before what the guest had still written: read on.
             return
         except OSError as error:
             self.fail(f"cannot read from the guest: {error}")

@@ -92,7 +92,7 @@ class Run:
         is_terminal: bool,
         was_oom_killed: Callable[[], bool],
     ) -> None:
-        """Called by `GuestBox`."""
+        """Make it; `GuestBox` does."""
         self.pid: int | None = None
         self._connection = connection
         self._exchange = exchange
@@ -162,7 +162,7 @@ class Relay:
     """A connection to a port inside; implements `service.ByteStream`."""
 
     def __init__(self, exchange: Exchange) -> None:
-        """Called by `GuestBox` once the guest is connected."""
+        """Make it; `GuestBox` does, once the guest is connected."""
         self._exchange = exchange
         self._has_ended = False
 

@@ -1,10 +1,9 @@
 """`NativeBackend`: sandboxes forked from templates into namespaces of their own.
 
-    spec --(image, preload, working_dir)--> templates --create--> guest --hello, cgroup, throw-away
-    run--> box
+spec --(image, preload, working_dir)--> template --fork, jail--> guest --hello, cgroup, first run--> box
 
-    N1  A box is counted by its keeper from the create packet until the template says that no process
-        of it is left; only then do its id range and its cgroup become free again.
+    N1  A box's id range and its cgroup are taken from the create packet on, and free again only once
+        its template has said that no process of it is left, or is itself gone.
 """
 
 from __future__ import annotations
@@ -106,11 +105,10 @@ class NativeBackend:
         key = _key(spec)
         while not self._has_templates(key):
             starting = self._starting.get(key)
-            if starting is not None and not starting.get_loop().is_closed():
-                if starting.get_loop() is asyncio.get_running_loop():
-                    await asyncio.wait([starting])
-                    continue
-            await self._start_templates(key, spec)
+            if starting is not None and starting.get_loop() is asyncio.get_running_loop():
+                await asyncio.wait([starting])
+            else:
+                await self._start_templates(key, spec)
 
     def _has_templates(self, key: _Key) -> bool:
         living = [handle for handle in self._templates.get(key, ()) if not handle.is_gone]
@@ -129,7 +127,7 @@ class NativeBackend:
                 handle = await TemplateHandle.start(config, LIBRARY)
                 self._templates[key].append(handle)
         finally:
-            del self._starting[key]
+            self._starting.pop(key, None)
             done.set_result(None)
 
     def _open(self) -> None:
@@ -151,7 +149,7 @@ class NativeBackend:
 
     def _template_config(self, image: images.Image, spec: BoxSpec) -> dict[str, Any]:
         return {
-            "library": str(LIBRARY),
+            "guest": str(LIBRARY / "guest"),
             "privileged": self._is_privileged,
             "layout": image.layout.as_json(),
             "python": image.python,
@@ -177,8 +175,7 @@ class NativeBackend:
         await self.prepare(spec)
         key = _key(spec)
         image = self._images[key]
-        self._turn += 1
-        template = self._templates[key][self._turn % len(self._templates[key])]
+        template = self._next_template(key)
         keeper = _Keeper(self, box_id, self._facts(spec, image, template))
         box = GuestBox(box_id, spec)
         ours, theirs = socket.socketpair()
@@ -200,6 +197,13 @@ class NativeBackend:
                 raise CreateFailed(f"a sandbox could not be made: {error}") from error
             raise
         return box
+
+    def _next_template(self, key: _Key) -> TemplateHandle:
+        handles = self._templates.get(key)
+        if not handles:
+            raise CreateFailed("the backend has been closed")
+        self._turn += 1
+        return handles[self._turn % len(handles)]
 
     async def _welcome(
         self, box: GuestBox, connection: GuestConnection, keeper: _Keeper, image: images.Image

@@ -119,7 +119,7 @@ class Slot:
     """One sandbox's groups, one directory in each hierarchy."""
 
     def __init__(self, number: int) -> None:
-        """Called by `Cgroups`."""
+        """Make it; `Cgroups` does."""
         self.number = number
         self.limits: Limits | None = None
         self.oom_kills = 0

@@ -49,7 +49,7 @@ _MOUNT_POINTS = (
     "/run",
     "/home/sandbox",
     "/.sandpool/rw",
-    "/.sandpool/hostproc",
+    "/.sandpool/proc",
 )
 _WRITABLE = ("/tmp", "/var/tmp", "/run", "/home/sandbox", "/dev/shm")
 _PYTHONS = ("usr/bin/python3", "usr/local/bin/python3", "bin/python3", "opt/python/bin/python3")

@@ -12,8 +12,8 @@ from __future__ import annotations
 import array
 import asyncio
 import json
-import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,11 +23,22 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from sandpool.backends.inheritance import keep_from_forks
 from sandpool.errors import BackendUnavailable, CreateFailed, InvalidSpec
 
 _MAX_PACKET = 128 * 1024
+_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
 _START_TIMEOUT = 60.0
 _END_GRACE = 5.0
+
+
+def _told_pid(ancillary: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+            pid: int = _CREDENTIALS.unpack(data)[0]
+            return pid
+    raise CreateFailed("the template did not say which process it made")
 
 
 class Birth:
@@ -86,9 +97,10 @@ class TemplateHandle:
     """One running template."""
 
     def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
-        """Called by `start`."""
+        """Make it; `start` does."""
         self._process = process
         self._control = control
+        keep_from_forks(control)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._boxes: dict[str, Birth] = {}  # Invariant H1
         self._gone: str | None = None  # Invariant H2
@@ -116,6 +128,8 @@ class TemplateHandle:
                 start_new_session=True,
             )
         ours.setblocking(False)
+        # A template lives in a pid namespace of its own; the kernel translates the pids it tells.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         handle = cls(process, ours)
         try:
             ours.send(json.dumps(config).encode())
@@ -212,7 +226,7 @@ class TemplateHandle:
     def _readable(self) -> None:
         while self._gone is None:
             try:
-                packet = self._control.recv(_MAX_PACKET)
+                packet, ancillary, _, _ = self._control.recvmsg(_MAX_PACKET, _CREDENTIALS_SPACE)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -226,7 +240,7 @@ class TemplateHandle:
             if birth is None:
                 continue
             if event["event"] == "created":
-                birth.started(event["pid"])
+                birth.started(_told_pid(ancillary))
             else:
                 del self._boxes[event["id"]]
                 birth.exited(event.get("status"), event.get("error"))
@@ -246,10 +260,3 @@ class TemplateHandle:
     def describe(self) -> dict[str, Any]:
         """Return facts for people."""
         return {"pid": self._process.pid, "python": self.python, "sandboxes": len(self._boxes)}
-
-    def forget_after_fork(self) -> None:
-        """Close our copy of the control socket in a forked child of the host, which does not own it."""
-        try:
-            os.close(self._control.fileno())
-        except OSError:
-            return

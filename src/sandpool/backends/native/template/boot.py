@@ -36,9 +36,9 @@ def _load_package(name: str, directory: str) -> ModuleType:
     return module
 
 
-def _load(library: str) -> Tuple[Any, Any]:
-    _load_package("_sandpool_template", os.path.join(library, "template"))
-    _load_package("_sandpool_guest", os.path.join(library, "guest"))
+def _load(guest: str) -> Tuple[Any, Any]:
+    _load_package("_sandpool_template", os.path.dirname(os.path.abspath(__file__)))
+    _load_package("_sandpool_guest", guest)
     for name in ("_sandpool_guest.main", "_sandpool_template.process"):
         importlib.import_module(name)
     return sys.modules["_sandpool_template"], sys.modules["_sandpool_guest"]
@@ -62,7 +62,7 @@ def _open_cgroups(config: Dict[str, Any]) -> List[List[Any]]:
 def begin(control: socket.socket) -> Parts:
     """On the host: build the root, enter it, and start the image's interpreter there."""
     config = json.loads(control.recv(1 << 20))
-    template, guest = _load(config["library"])
+    template, guest = _load(config["guest"])
     try:
         config["cgroups"] = _open_cgroups(config)
         template.root.detach_from_host(config["privileged"])
@@ -97,7 +97,7 @@ def resume(control: socket.socket, config_fd: int) -> Parts:
     for fd, _ in config["cgroups"]:
         os.set_inheritable(fd, False)
     sys.path[:] = [entry for entry in sys.path if not entry.startswith("/.sandpool")]
-    template, guest = _load("/.sandpool/lib")
+    template, guest = _load("/.sandpool/lib/guest")
     return serve(control, config, template, guest)
 
 
@@ -116,7 +116,7 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
         _fail(control, "preload", f"{type(error).__name__}: {error}")
     seccomp = base64.b64decode(config["seccomp"])
     version = "%d.%d.%d" % sys.version_info[:3] if config["python"] else None
-    control.send(json.dumps({"event": "ready", "pid": os.getpid(), "python": version}).encode())
+    control.send(json.dumps({"event": "ready", "python": version}).encode())
     child = process.Template(control, config["privileged"], config["cgroups"]).run()
     return child, template, guest, seccomp
 
@@ -134,10 +134,15 @@ def become_sandbox(child: Any, template: Any, guest: Any, seccomp: bytes) -> Non
     guest.main.serve(child.guest_fd, child.guest_fd, request["settings"])
 
 
+def start(control: socket.socket) -> Parts:
+    """Begin or resume, whichever the arguments say; report what goes wrong, and end."""
+    try:
+        if len(sys.argv) > 2:
+            return resume(control, int(sys.argv[3]))
+        return begin(control)
+    except Exception as error:  # noqa: BLE001 (this is the boundary: nobody is above to tell)
+        _fail(control, "boot", f"{type(error).__name__}: {error}")
+
+
 if __name__ == "__main__":
-    _control = socket.socket(fileno=int(sys.argv[1]))
-    if len(sys.argv) > 2:
-        _parts = resume(_control, int(sys.argv[3]))
-    else:
-        _parts = begin(_control)
-    become_sandbox(*_parts)
+    become_sandbox(*start(socket.socket(fileno=int(sys.argv[1]))))

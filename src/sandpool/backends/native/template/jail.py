@@ -18,7 +18,7 @@ import struct
 from typing import Any, Dict, FrozenSet, Optional
 
 from . import kernel
-from .root import HOST_PROC, WRITABLE, write
+from .root import PROC, WRITABLE, write
 
 TENANT = 1000
 """The tenant's uid and gid inside."""
@@ -43,7 +43,7 @@ def make_network() -> int:
         request = struct.pack("16sH14s", b"lo", 0, b"")
         flags = struct.unpack("16sH14s", fcntl.ioctl(probe, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", flags | _IFF_UP, b""))
-    return os.open(HOST_PROC + "/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(PROC + "/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def enter(
@@ -122,13 +122,13 @@ def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
 
 
 def _mount_proc() -> int:
-    """Mount our own /proc, read-only, drop the host's; return a writable handle for the id maps.
+    """Mount our own /proc, read-only, drop the template's; return a writable handle on ours.
 
-    The host's must go second: an unprivileged mount of proc needs one that is fully visible.
+    The template's must go second: an unprivileged mount of proc needs one that is fully visible.
     """
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("proc", "/proc", "proc", flags)
-    kernel.unmount(HOST_PROC)
+    kernel.unmount(PROC)
     handle = kernel.clone_mount("/proc")
     kernel.set_mount_flags("/proc", kernel.MOUNT_ATTR_RDONLY)
     return handle
@@ -168,5 +168,5 @@ def _write_at(directory: int, path: str, text: str) -> None:
 def map_ids(pid: int, base: int, count: int) -> None:
     """Give the user namespace of `pid` the host's ids from `base`; called by the template."""
     text = f"0 {base} {count}"
-    write(f"{HOST_PROC}/{pid}/uid_map", text)
-    write(f"{HOST_PROC}/{pid}/gid_map", text)
+    write(f"{PROC}/{pid}/uid_map", text)
+    write(f"{PROC}/{pid}/gid_map", text)

@@ -186,15 +186,13 @@ def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
 
 
 def drop_capabilities(keep: Collection[int]) -> None:
-    """Keep only the capabilities in `keep`, in every set; the bounding set too."""
+    """Keep only the capabilities in `keep`, and none that an exec could bring back."""
     number = 0
-    while True:
-        # The kernel knows how many there are: it refuses the first number past the last.
-        if number not in keep and _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
-            if ctypes.get_errno() != errno.EINVAL or number == 0:
-                _check(-1, "prctl(PR_CAPBSET_DROP)")
-            break
+    while _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) == 0:
         number += 1
+    # The kernel knows how many there are: it refuses the first number past the last.
+    if number == 0 or ctypes.get_errno() != errno.EINVAL:
+        _check(-1, "prctl(PR_CAPBSET_DROP)")
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     mask = sum(1 << number for number in keep)
     header = struct.pack("=Ii", 0x20080522, 0)

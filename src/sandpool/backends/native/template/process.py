@@ -22,10 +22,12 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from . import jail, kernel
+from .root import PROC
 
 MAX_PACKET = 128 * 1024
 SPARE_NETWORKS = 8
@@ -58,11 +60,11 @@ class Template:
         self._privileged = privileged
         self._cgroup_dirs = cgroup_dirs
         self._children: Dict[int, str] = {}  # pid -> box id; Invariant T1
-        self._pids: Dict[str, int] = {}  # box id -> pid
+        self._pids: Dict[str, int] = {}  # box id -> pid, in our own pid namespace
         self._unmapped: Dict[int, Tuple[int, int, int]] = {}
         # our end of a child's map socket -> (pid, first host id, how many)
         self._networks: List[int] = []
-        self._own_pid_namespace = os.open("/.sandpool/hostproc/self/ns/pid", os.O_RDONLY)
+        self._own_pid_namespace = os.open(PROC + "/self/ns/pid", os.O_RDONLY)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -143,7 +145,7 @@ class Template:
             os.close(child_map_fd)
             self._unmapped[map_fd] = (pid, request["uid_base"], request["uid_count"])
             self._poll.register(map_fd, select.POLLIN)
-        self._send({"event": "created", "id": box, "pid": pid})
+        self._send({"event": "created", "id": box}, about=pid)
         return None
 
     def _fork(self) -> int:
@@ -193,9 +195,14 @@ class Template:
             del self._pids[box]
             self._send({"event": "exited", "id": box, "status": status})
 
-    def _send(self, value: Dict[str, Any]) -> None:
+    def _send(self, value: Dict[str, Any], about: Optional[int] = None) -> None:
+        """Send an event; with it the pid `about`, which the kernel translates for the receiver."""
+        ancillary: List[Tuple[int, int, bytes]] = []
+        if about is not None:
+            credentials = struct.pack("3i", about, os.getuid(), os.getgid())
+            ancillary.append((socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials))
         try:
-            self._control.send(json.dumps(value).encode())
+            self._control.sendmsg([json.dumps(value).encode()], ancillary)
         except OSError as error:
             # The host is gone; the end of the control socket will say so to the main loop.
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
@@ -249,4 +256,4 @@ def preload(modules: Sequence[str]) -> None:
 
 def thread_count() -> int:
     """Return how many threads this process has; a template must have one."""
-    return len(os.listdir("/.sandpool/hostproc/self/task"))
+    return len(os.listdir(PROC + "/self/task"))

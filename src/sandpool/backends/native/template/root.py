@@ -21,7 +21,8 @@ from typing import Any, Dict
 from . import kernel
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-HOST_PROC = "/.sandpool/hostproc"
+PROC = "/.sandpool/proc"
+"""The /proc of the template's own pid namespace."""
 LIBRARY = "/.sandpool/lib"
 WRITABLE = "/.sandpool/rw"
 
@@ -31,20 +32,28 @@ _MAX_COPY = 4 * 1024 * 1024
 
 
 def detach_from_host(privileged: bool) -> None:
-    """Enter a mount namespace (and, unprivileged, a user namespace) of our own.
+    """Enter mount and pid namespaces (and, unprivileged, a user namespace) of our own.
 
     Unprivileged, we become uid 0 of the new user namespace, so that capabilities outlive an exec of
-    the image's interpreter; it maps to the one id of whoever started us.
+    the image's interpreter; it maps to the one id of whoever started us.  The caller goes on as
+    process 1 of the pid namespace, so that the kernel ends every sandbox with its template; the
+    process that was started stays behind only to wait for it.
     """
+    flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID
     if privileged:
-        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.unshare(flags)
     else:
         uid, gid = os.geteuid(), os.getegid()
-        kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+        kernel.unshare(kernel.CLONE_NEWUSER | flags)
         write("/proc/self/setgroups", "deny")
         write("/proc/self/uid_map", f"0 {uid} 1")
         write("/proc/self/gid_map", f"0 {gid} 1")
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    pid = os.fork()
+    if pid:
+        kernel.close_all_but(())
+        os._exit(os.waitpid(pid, 0)[1] and 1)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
 
 
 def build(layout: Dict[str, Any]) -> None:
@@ -71,8 +80,9 @@ def build(layout: Dict[str, Any]) -> None:
     for target, text in layout["files"]:
         _make_file(target, text)
     _make_devices()
-    os.makedirs(_NEW + HOST_PROC, exist_ok=True)
-    kernel.bind(_OLD + "/proc", _NEW + HOST_PROC)
+    os.makedirs(_NEW + PROC, exist_ok=True)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("proc", _NEW + PROC, "proc", flags)
 
     kernel.set_mount_flags(
         _NEW,
