@@ -236,6 +236,11 @@ class GuestConnection:
         """Why it is closed, or None while it is open."""
         return self._lost
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait until the guest reads."""
+        return self._unsent_size
+
     def attach(self) -> None:
         """Listen on the running event loop."""
         loop = asyncio.get_running_loop()
