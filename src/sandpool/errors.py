@@ -62,8 +62,11 @@ class SandboxNotFound(SandpoolError, ValueError):
     blame = "caller"
 
 
-class SandboxNotActive(SandpoolError, ValueError):
-    """The sandbox exists, but is stopped or failed, so it can run nothing."""
+class SandboxNotActive(SandpoolError, ValueError, RuntimeError):
+    """The sandbox exists, but is not started, stopped or failed, so it can run nothing.
+
+    The enclave interface raises `ValueError` for a tool and `RuntimeError` for a command.
+    """
 
     code = "sandbox_not_active"
     blame = "caller"
