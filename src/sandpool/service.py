@@ -245,7 +245,7 @@ class Sandbox(Protocol):
         """Run a command to its end: a sequence never through a shell, a string always."""
         ...
 
-    async def start(
+    async def start_process(
         self,
         command: Sequence[str] | str,
         *,
