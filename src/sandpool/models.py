@@ -7,11 +7,20 @@ The enclave models keep that interface's names, fields and defaults.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 Stream = Literal["stdout", "stderr"]
 Recycle = Literal["fresh", "reset", "reuse"]
@@ -406,7 +415,16 @@ class SandboxManagerConfig(_EnclaveModel):
     max_sandboxes: int = Field(default=10_000, gt=0)
     """Sandboxes of this manager at one time, pools included; past it: `NoCapacity`."""
     pool_size: int = Field(default=0, ge=0)
-    sandbox_config: SandboxConfig | dict[str, Any] | None = None
+    sandbox_config: SerializeAsAny[SandboxConfig] | dict[str, Any] | None = Field(
+        default=None, repr=False
+    )
+    """What pools are made from by default; a dict stays whole until the type is known."""
+
+    @field_validator("sandbox_config", mode="wrap")
+    @classmethod
+    def _whole(cls, value: object, validate: ValidatorFunctionWrapHandler) -> object:
+        # A dict is not tried as a SandboxConfig: the fields of its subclasses would be lost.
+        return dict(value) if isinstance(value, Mapping) else validate(value)
 
 
 class SandboxInfo(_EnclaveModel):
