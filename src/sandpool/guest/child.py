@@ -1,0 +1,120 @@
+"""A new child of the guest, from the fork to its program.
+
+    fork -> Departure rises through the loop to `main.serve` -> `become` -> the program, for ever
+
+The child leaves the loop by an exception, so that a program starts near the bottom of the stack and
+nothing of the loop runs in it again.  What the exception passes must not catch BaseException.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from typing import TYPE_CHECKING
+
+from . import kin, rights
+
+if TYPE_CHECKING:
+    from typing import Callable
+
+    from .settings import Settings
+
+KEPT = 3
+"""The descriptor under which a child keeps the one it may keep besides 0, 1 and 2."""
+
+
+class Departure(BaseException):
+    """Raised in a new child only."""
+
+    def __init__(self, program: Callable[[], None]) -> None:
+        """Leave the loop to run `program`, which never returns."""
+        super().__init__()
+        self.program = program
+
+
+class Berth:
+    """What a child is born with: its descriptors, directory and tag."""
+
+    __slots__ = ("cwd", "kept", "stderr", "stdin", "stdout", "tag")
+
+    def __init__(
+        self, tag: int, cwd: int, stdin: int, stdout: int, stderr: int, kept: int | None = None
+    ) -> None:
+        """Hold descriptors of the guest; `become` moves copies of them to where they belong."""
+        self.tag = tag
+        self.cwd = cwd
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.kept = kept
+
+
+def become(settings: Settings, berth: Berth) -> None:
+    """Make this child a process of the tenant: own session, its descriptors, limits and ids."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    os.fchdir(berth.cwd)
+    os.dup2(berth.stdin, 0)
+    os.dup2(berth.stdout, 1)
+    os.dup2(berth.stderr, 2)
+    first = KEPT
+    if berth.kept is not None:
+        if berth.kept != KEPT:
+            os.dup2(berth.kept, KEPT, inheritable=False)
+        first += 1
+    rights.close_from(first)
+    kin.mark(berth.tag)
+    for number, limits in settings.rlimits:
+        resource.setrlimit(number, limits)
+    if settings.uid is not None and settings.gid is not None:
+        rights.become_tenant(settings.uid, settings.gid)
+    rights.drop_capabilities()
+    rights.forbid_new_privileges()
+    # Last, because a change of ids clears it; debuggers and profilers need it.
+    rights.set_dumpable(True)
+
+
+def execute(argv: list[str], env: dict[str, str], default_path: str) -> None:
+    """Replace this process by a command, as a shell would; never returns."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    code, reason = _try(argv, env, default_path)
+    os.write(2, os.fsencode("%s: %s\n" % (argv[0], reason)))
+    os._exit(code)
+
+
+def _try(argv: list[str], env: dict[str, str], default_path: str) -> tuple[int, str]:
+    """Execute `argv`; return exit code and reason if that fails."""
+    name = argv[0]
+    if "/" in name:
+        places = [name]
+    else:
+        # An empty entry in PATH is the working directory, as every shell has it.
+        entries = env.get("PATH", default_path).split(":")
+        places = [os.path.join(entry, name) for entry in entries]
+    result = 127, "command not found"
+    for place in places:
+        try:
+            _exec(place, argv, env)
+        except (FileNotFoundError, NotADirectoryError):
+            if "/" in name:
+                result = 127, "No such file or directory"
+        except OSError as error:
+            result = 126, error.strerror
+            if not isinstance(error, PermissionError):
+                break
+    return result
+
+
+def _exec(path: str, argv: list[str], env: dict[str, str]) -> None:
+    try:
+        os.execve(path, argv, env)
+    except OSError as error:
+        if error.errno != _ENOEXEC:
+            raise
+        os.execve("/bin/sh", ["sh", path, *argv[1:]], env)
+
+
+_ENOEXEC = 8

@@ -1,0 +1,206 @@
+"""The guest: what it holds together, and how a frame finds its request.
+
+    G1  `requests` holds exactly the requests that are open, at most `MAX_REQUESTS`.
+    G2  Nothing that a tenant does raises an exception here; what still gets out of a handler is a bug
+        of ours, closes that request with `internal`, and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Callable
+
+from . import child, frames, processes
+from .connection import Connection
+from .fields import Fields
+from .hunt import Hunt
+from .kin import Kin, ceiling
+from .loop import Loop
+from .reaper import Reaper
+from .refusal import Refusal, file_failed, no_room
+from .request import Request
+from .run import Plumbing
+from .settings import Binding, Settings
+from .source import Sources
+
+if TYPE_CHECKING:
+    from .contexts import Contexts
+    from .interpreter import Interpreter
+    from .outlet import Outlet
+
+MAX_REQUESTS = 64
+"""Open requests at one time; one more is refused with `busy`."""
+
+_MAX_LINGERING = 128
+"""Pipes kept open, and emptied, for programs in the background of runs that have ended."""
+
+Handler = Callable[["Guest", Request, Fields], None]
+
+
+class Guest:
+    """Process 1 of a sandbox."""
+
+    def __init__(
+        self,
+        read_fd: int,
+        write_fd: int,
+        settings: Settings,
+        handlers: dict[str, Handler],
+        interpreter: Interpreter | None,
+    ) -> None:
+        """Begin to listen; `interpreter` is None where the image has no Python."""
+        self.settings = settings
+        self.binding = Binding(settings)
+        self.handlers = handlers
+        self.interpreter = interpreter
+        self.contexts: Contexts
+        self.requests: dict[int, Request] = {}  # Invariant G1
+        self.loop = Loop()
+        self.reaper = Reaper(self.loop)
+        self.kin = Kin(ceiling())
+        self.sources = Sources(settings)
+        self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.connection = Connection(self.loop, read_fd, write_fd, self._receive)
+        self._lingering: deque[Outlet] = deque()
+
+    def _receive(self, number: int, kind: int, payload: bytes) -> None:
+        """Take one frame from the host.  Raises FrameError."""
+        request = self.requests.get(number)
+        if kind == frames.REQUEST:
+            if request is not None:
+                raise frames.FrameError("request %d is already open" % number)
+            self._open(number, payload)
+        elif request is not None:
+            try:
+                request.receive(kind, payload)
+            except Exception as error:
+                if not request.is_open:
+                    raise
+                _close_with(request, error)
+        # A frame for a request that has just ended crossed our answer on the wire: dropped.
+
+    def _open(self, number: int, payload: bytes) -> None:
+        values = frames.decode_json(payload)
+        request = Request(number, self.connection, self._forget)
+        is_full = len(self.requests) >= MAX_REQUESTS
+        self.requests[number] = request
+        try:
+            if is_full:
+                raise Refusal("busy", "%d requests are open already" % MAX_REQUESTS)
+            op = values.pop("op", None)
+            handler = self.handlers.get(op) if isinstance(op, str) else None
+            if handler is None:
+                raise Refusal("bad_request", "unknown op: %.100r" % (op,))
+            if op != "bind":
+                epoch = values.pop("epoch", None)
+                if op not in _UNFENCED:
+                    self._check_epoch(epoch)
+            handler(self, request, Fields(values))
+        except Exception as error:
+            if not request.is_open:
+                raise
+            _close_with(request, error)
+
+    def _check_epoch(self, epoch: object) -> None:
+        if epoch != self.binding.epoch or isinstance(epoch, bool):
+            raise Refusal(
+                "stale_epoch",
+                "the request is of epoch %.40r, the sandbox is bound to %r"
+                % (epoch, self.binding.epoch),
+            )
+
+    def _forget(self, number: int) -> None:
+        del self.requests[number]
+
+    def needs_python(self) -> Interpreter:
+        """Return the interpreter; Refusal where the image has none."""
+        if self.interpreter is None:
+            raise Refusal(
+                "unsupported", "this sandbox's image has no Python; run a command with exec instead"
+            )
+        return self.interpreter
+
+    def plumb(self, with_stdin: bool) -> Plumbing:
+        """Return the pipes for one program."""
+        try:
+            return Plumbing(self.null, with_stdin)
+        except OSError as error:
+            raise no_room(error) from error
+
+    def fork(
+        self,
+        program: Callable[[], None],
+        cwd: str | None,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        kept: int | None = None,
+    ) -> tuple[int, int]:
+        """Fork a child of the tenant that runs `program`; return its tag and process id.
+
+        Refusal if `cwd` cannot be entered or there is no room for a process.
+        """
+        path = self.binding.resolve(cwd) if cwd is not None else self.binding.cwd
+        try:
+            directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise file_failed(error, path) from error
+        tag = self.kin.issue()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(directory)
+            self.retire(tag)
+            raise no_room(error) from error
+        if pid == 0:
+            berth = child.Berth(tag, directory, stdin, stdout, stderr, kept)
+            raise child.Departure(partial(_depart, self.settings, berth, program))
+        os.close(directory)
+        return tag, pid
+
+    def hunt(self, tag: int | None, done: Callable[[], None]) -> Hunt:
+        """Kill everything that carries `tag`, or simply everything; then call `done`."""
+        return Hunt(self.loop, self.reaper, self.kin, tag, done)
+
+    def retire(self, tag: int) -> None:
+        """Note that the program of `tag` has ended."""
+        self.reaper.reap()
+        self.kin.retire(tag, is_empty=not self.reaper.has_children)
+        if self.kin.is_crowded:
+            self.kin.forget_all_but(processes.tags())
+
+    def linger(self, outlet: Outlet) -> None:
+        """Keep a pipe that nobody listens to any more open for those who still write to it.
+
+        A server left in the background must not die of SIGPIPE because its run has been answered.
+        """
+        if outlet.has_ended:
+            return
+        outlet.detach()
+        self._lingering = deque(other for other in self._lingering if not other.has_ended)
+        self._lingering.append(outlet)
+        if len(self._lingering) > _MAX_LINGERING:
+            self._lingering.popleft().close()
+
+
+_UNFENCED = frozenset(("hello", "ping"))
+"""Ops that are served whatever the bound epoch is; `bind` has a rule of its own."""
+
+
+def _close_with(request: Request, error: Exception) -> None:
+    """Answer what an exception stands for."""
+    if isinstance(error, Refusal):
+        request.refuse(error)
+    elif isinstance(error, frames.FrameError):
+        raise error
+    else:
+        request.fail("internal", "%s: %s" % (type(error).__name__, error))
+
+
+def _depart(
+    settings: Settings, berth: child.Berth, program: Callable[[], None]
+) -> None:
+    child.become(settings, berth)
+    program()

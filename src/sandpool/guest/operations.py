@@ -1,0 +1,169 @@
+"""The requests by name: each handler reads its fields, checks them all, and only then acts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from . import child, contexts, dial, files, frames, hunt, intake, processes, run, script, terminal
+from .fields import Fields
+from .refusal import Refusal
+from .request import Activity
+from .settings import PATH
+
+if TYPE_CHECKING:
+    from .guest import Guest, Handler
+    from .request import Request
+    from .source import Source
+
+
+def hello(guest: Guest, request: Request, fields: Fields) -> None:
+    """Say who we are."""
+    version = fields.integer("version")
+    fields.finish()
+    if version != frames.VERSION:
+        raise Refusal(
+            "unsupported", "the guest speaks version %d, not %d" % (frames.VERSION, version)
+        )
+    request.respond(
+        {
+            "version": frames.VERSION,
+            "python": "%d.%d.%d" % sys.version_info[:3] if guest.interpreter else None,
+            "pid": os.getpid(),
+            "features": sorted(HANDLERS),
+        }
+    )
+
+
+def bind(guest: Guest, request: Request, fields: Fields) -> None:
+    """Take the epoch of a lease, and what its runs start from."""
+    epoch = fields.integer("epoch")
+    env = fields.environment("env")
+    cwd = fields.path("cwd", None)
+    reseed = fields.flag("reseed", True)
+    fields.finish()
+    binding = guest.binding
+    if binding.epoch is not None and epoch < binding.epoch:
+        raise Refusal(
+            "stale_epoch", "the sandbox is bound to the later epoch %d" % binding.epoch
+        )
+    binding.bind(epoch, env, cwd, reseed)
+    if guest.interpreter is not None:
+        guest.interpreter.set_environment(binding.env)
+    request.respond({})
+
+
+def ping(guest: Guest, request: Request, fields: Fields) -> None:
+    """Show that we live."""
+    fields.finish()
+    request.respond({})
+
+
+class _Limits:
+    """The fields that `run_code` and `exec` have in common."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.env = fields.environment("env")
+        self.cwd: str | None = fields.path("cwd", None)
+        self.timeout = fields.seconds("timeout")
+        self.max_output: int | None = fields.integer("max_output", None)
+        self.with_stdin = fields.flag("stdin", False)
+
+
+def run_code(guest: Guest, request: Request, fields: Fields) -> None:
+    """Run Python code in a fork of this interpreter."""
+    argv = fields.strings("argv")
+    code: str | None = fields.text("code", None)
+    limits = _Limits(fields)
+    fields.finish()
+    interpreter = guest.needs_python()
+
+    def complete(request: Request, source: Source) -> None:
+        program = partial(
+            script.run, interpreter, guest.binding.reseed, source.path, argv, limits.env
+        )
+        started = run.start(
+            guest, request, limits.cwd, limits.with_stdin, limits.max_output, program
+        )
+        started.on_finish(source.discard)
+        started.limit(limits.timeout)
+
+    intake.collect(request, guest.sources.create(), code, complete)
+
+
+def execute(guest: Guest, request: Request, fields: Fields) -> None:
+    """Run a command."""
+    argv = fields.strings("argv", required=True)
+    fields.flag("fresh", False)
+    limits = _Limits(fields)
+    fields.finish()
+    env = guest.binding.environment(limits.env)
+    program = partial(child.execute, argv, env, PATH)
+    started = run.start(guest, request, limits.cwd, limits.with_stdin, limits.max_output, program)
+    started.limit(limits.timeout)
+
+
+class _Report(Activity):
+    """The list of processes, made in slices."""
+
+    def __init__(self, guest: Guest, request: Request) -> None:
+        self._guest = guest
+        self._request = request
+        self._slices = processes.describe()
+        request.activity = self
+        self._step()
+
+    def _step(self) -> None:
+        if not self._request.is_open:
+            return
+        found = next(self._slices)
+        if found is None:
+            self._guest.loop.soon(self._step)
+        else:
+            self._request.respond({"processes": found})
+
+
+def list_processes(guest: Guest, request: Request, fields: Fields) -> None:
+    """Say what runs in the sandbox."""
+    fields.finish()
+    _Report(guest, request)
+
+
+def kill_all(guest: Guest, request: Request, fields: Fields) -> None:
+    """Kill every process but the guest."""
+    fields.finish()
+    count = sum(map(processes.is_alive, processes.pids()))
+
+    def done() -> None:
+        answer: dict[str, Any] = {"killed": count}
+        if request.is_open:
+            request.respond(answer)
+
+    request.activity = Activity()
+    hunt.Hunt(guest.loop, guest.reaper, guest.kin, None, done)
+
+
+HANDLERS: dict[str, Handler] = {
+    "hello": hello,
+    "bind": bind,
+    "ping": ping,
+    "run_code": run_code,
+    "exec": execute,
+    "pty": terminal.open_terminal,
+    "context_open": contexts.open_context,
+    "context_run": contexts.run_cell,
+    "context_close": contexts.close_context,
+    "context_list": contexts.list_contexts,
+    "dial": dial.dial,
+    "file_read": files.read,
+    "file_write": files.write,
+    "file_list": files.list_directory,
+    "file_stat": files.stat,
+    "file_mkdir": files.make_directory,
+    "file_move": files.move,
+    "file_remove": files.remove,
+    "processes": list_processes,
+    "kill_all": kill_all,
+}

@@ -1,0 +1,249 @@
+"""One program started for a request, from the fork to its answer.
+
+    RUNNING ─► ENDED ─► DRAINED ─► answered            it ended by itself
+    RUNNING ─► HUNTED ─► ENDED ─► DRAINED ─► answered  timeout or CANCEL: its whole tree is killed
+
+    R1  The program's process id is used only until it has been reaped (`_status` is None).
+    R2  The answer is sent after the last byte of output that was written before the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from . import frames
+from .hunt import Hunt
+from .inlet import Inlet
+from .loop import monotonic
+from .outlet import Outlet
+from .request import Activity
+
+if TYPE_CHECKING:
+    from typing import Callable, Sequence
+
+    from .guest import Guest
+    from .request import Request
+
+_LAST_SIGNAL = 64
+
+
+class Plumbing:
+    """The pipes of one program: our ends, and those that its process gets."""
+
+    __slots__ = ("_theirs", "error", "input", "output", "stderr", "stdin", "stdout")
+
+    def __init__(self, null: int, with_stdin: bool) -> None:
+        """Open them; `null` stands for the input of a program that gets none."""
+        self._theirs: list[int] = []
+        self.input: int | None = None
+        self.output = self.error = -1
+        try:
+            if with_stdin:
+                self.stdin, self.input = os.pipe()
+                self._theirs.append(self.stdin)
+                os.set_blocking(self.input, False)
+            else:
+                self.stdin = null
+            self.output, self.stdout = self._open_output()
+            self.error, self.stderr = self._open_output()
+        except OSError:
+            self.close()
+            raise
+
+    def _open_output(self) -> tuple[int, int]:
+        ours, theirs = os.pipe()
+        self._theirs.append(theirs)
+        os.set_blocking(ours, False)
+        return ours, theirs
+
+    def close_theirs(self) -> None:
+        """Close the program's ends, which its process now has."""
+        while self._theirs:
+            os.close(self._theirs.pop())
+
+    def close(self) -> None:
+        """Close everything: there is no program."""
+        self.close_theirs()
+        for fd in (self.input, self.output, self.error):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+
+
+class Run(Activity):
+    """A program, its outputs and its input."""
+
+    def __init__(
+        self,
+        guest: Guest,
+        request: Request,
+        tag: int,
+        pid: int,
+        outlets: Sequence[Outlet],
+        inlet: Inlet | None,
+    ) -> None:
+        """Watch over the process `pid`, which has just been forked."""
+        self._guest = guest
+        self._request = request
+        self._tag = tag
+        self.pid = pid
+        self._outlets = outlets
+        self._inlet = inlet
+        self._started = monotonic()
+        self._duration = 0.0
+        self._status: int | None = None  # Invariant R1
+        self._hunt: Hunt | None = None
+        self._is_hunted = False
+        self._has_timed_out = False
+        self._undrained = 0
+        self._timer: Any = None
+        self._cleanup: Callable[[], None] | None = None
+        request.activity = self
+        guest.reaper.expect(pid, self._end)
+        request.event({"pid": pid})
+
+    def limit(self, timeout: float | None) -> None:
+        """Kill it after `timeout` seconds."""
+        if timeout is not None:
+            self._timer = self._guest.loop.after(timeout, self._time_out)
+
+    def on_finish(self, cleanup: Callable[[], None]) -> None:
+        """Call `cleanup` right before the answer."""
+        self._cleanup = cleanup
+
+    def data(self, request: Request, payload: bytes) -> None:
+        """Pass bytes on to the program's input."""
+        if self._inlet is not None:
+            self._inlet.feed(request, payload)
+        else:
+            request.consumed(len(payload))
+
+    def eof(self, request: Request) -> None:
+        """Close the program's input after what is still on its way."""
+        if self._inlet is not None:
+            self._inlet.end()
+
+    def control(self, request: Request, value: dict[str, Any]) -> None:
+        """Send a signal, or close the input."""
+        number = value.get("signal")
+        if isinstance(number, int) and 0 < number <= _LAST_SIGNAL:
+            self._signal(number)
+        elif value.get("stdin_close") is True:
+            self.eof(request)
+
+    def resume(self, request: Request) -> None:
+        """Go on reading output."""
+        for outlet in self._outlets:
+            outlet.resume()
+
+    def cancel(self, request: Request) -> None:
+        """Kill the whole tree; the answer follows when nothing of it is left."""
+        self._begin_hunt()
+
+    def _signal(self, number: int) -> None:
+        if self._status is not None:
+            return  # Invariant R1
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            # It has not made its session yet, and is still the only one in it.
+            os.kill(self.pid, number)
+
+    def _time_out(self) -> None:
+        self._has_timed_out = True
+        self._begin_hunt()
+
+    def _begin_hunt(self) -> None:
+        if self._hunt is None:
+            self._hunt = self._guest.hunt(self._tag, self._hunted)
+
+    def _hunted(self) -> None:
+        self._is_hunted = True
+        self._guest.reaper.reap()
+        if self._status is None:
+            # Beyond even SIGKILL, in the kernel; it dies whenever that returns.
+            self._end(signal.SIGKILL)
+        else:
+            self._drain()
+
+    def _end(self, status: int) -> None:
+        """Learn that the program's process has ended."""
+        if self._status is not None:
+            return
+        self._status = status
+        self._duration = monotonic() - self._started
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._inlet is not None:
+            self._inlet.close()
+        if self._hunt is None or self._is_hunted:
+            self._drain()
+
+    def _drain(self) -> None:
+        # Anew, if a CANCEL finds us draining already: each outlet keeps only the last callback.
+        self._undrained = len(self._outlets)
+        for outlet in self._outlets:
+            outlet.drain(self._drained, is_final=self._is_hunted)
+
+    def _drained(self) -> None:
+        self._undrained -= 1
+        if self._undrained == 0 and (self._hunt is None or self._is_hunted):
+            self._answer()
+
+    def _answer(self) -> None:
+        is_truncated = any(outlet.is_truncated for outlet in self._outlets)
+        for outlet in self._outlets:
+            self._guest.linger(outlet)
+        if self._cleanup is not None:
+            self._cleanup()
+        self._guest.retire(self._tag)
+        if self._request.is_cancelled:
+            self._request.fail("cancelled", "the run was cancelled, and all that it started killed")
+            return
+        assert self._status is not None
+        answer = exit_report(self._status)
+        answer["timed_out"] = self._has_timed_out
+        answer["truncated"] = is_truncated
+        answer["duration"] = self._duration
+        self._request.respond(answer)
+
+
+def exit_report(status: int) -> dict[str, Any]:
+    """Return `exit_code` and `signal` for a wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return {"exit_code": 128 + number, "signal": number}
+    return {"exit_code": os.WEXITSTATUS(status), "signal": None}
+
+
+def start(
+    guest: Guest,
+    request: Request,
+    cwd: str | None,
+    with_stdin: bool,
+    max_output: int | None,
+    program: Callable[[], None],
+) -> Run:
+    """Fork a child that runs `program` on pipes of its own; Refusal if it cannot be started."""
+    plumbing = guest.plumb(with_stdin)
+    try:
+        tag, pid = guest.fork(
+            program, cwd, plumbing.stdin, plumbing.stdout, plumbing.stderr
+        )
+    except Exception:
+        plumbing.close()
+        raise
+    plumbing.close_theirs()
+    loop, connection = guest.loop, guest.connection
+    outlets = (
+        Outlet(loop, connection, plumbing.output, frames.STDOUT),
+        Outlet(loop, connection, plumbing.error, frames.STDERR),
+    )
+    for outlet in outlets:
+        outlet.attach(request, max_output)
+    inlet = None
+    if plumbing.input is not None:
+        end = plumbing.input
+        inlet = Inlet(loop, end, lambda: os.close(end))
+    return Run(guest, request, tag, pid, outlets, inlet)

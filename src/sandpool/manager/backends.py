@@ -1,0 +1,66 @@
+"""Which backends a manager has, by the type of sandbox that they make."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+
+import anyio
+
+from sandpool.backends.base import Backend
+from sandpool.errors import BackendUnavailable, UnknownSandboxType
+from sandpool.models import SandboxType
+
+BackendFactory = Callable[[], Backend]
+"""Makes a backend; called at most once between a manager's start and its stop."""
+
+
+def default_backend() -> Backend:
+    """Return a new native backend; loaded here so that importing sandpool loads none."""
+    try:
+        module = importlib.import_module("sandpool.backends.native")
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"the native backend cannot be loaded: {error}; `sandpool doctor` says what is missing"
+        ) from error
+    backend: Backend = module.NativeBackend()
+    return backend
+
+
+class Backends:
+    """The backends of one manager, each made when it is first needed."""
+
+    def __init__(self, factories: Mapping[str, BackendFactory] | None) -> None:
+        """Know how to make them; by default the native one."""
+        if factories is None:
+            factories = {SandboxType.NATIVE.value: default_backend}
+        self._factories = {SandboxType(name): factory for name, factory in factories.items()}
+        self._made: dict[SandboxType, Backend] = {}
+
+    @property
+    def types(self) -> list[SandboxType]:
+        """The types that there are backends for."""
+        return list(self._factories)
+
+    def has(self, sandbox_type: SandboxType) -> bool:
+        """Whether there is a backend for this type."""
+        return sandbox_type in self._factories
+
+    def get(self, sandbox_type: SandboxType) -> Backend:
+        """Return the backend for this type; `UnknownSandboxType`, `BackendUnavailable`."""
+        if sandbox_type not in self._made:
+            factory = self._factories.get(sandbox_type)
+            if factory is None:
+                known = ", ".join(kind.value for kind in self._factories) or "none"
+                raise UnknownSandboxType(
+                    f"Sandbox type {sandbox_type.value} is not registered (available: {known})"
+                )
+            self._made[sandbox_type] = factory()
+        return self._made[sandbox_type]
+
+    async def aclose(self) -> None:
+        """Close those that were made; new ones are made when they are needed again."""
+        made, self._made = self._made, {}
+        async with anyio.create_task_group() as group:
+            for backend in made.values():
+                group.start_soon(backend.aclose)

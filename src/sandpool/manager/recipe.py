@@ -1,0 +1,232 @@
+"""From what callers write to what backends make: pure conversions, no I/O.
+
+Everything that a configuration can ask for and a native sandbox cannot give is refused here, by the
+name of the field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from sandpool.backends.base import BoxSpec, Limits
+from sandpool.errors import ImageNotFound, InvalidSpec, Unsupported
+from sandpool.models import (
+    DockerNotebookConfig,
+    DockerSandboxConfig,
+    NativeSandboxConfig,
+    PoolSpec,
+    SandboxConfig,
+    SandboxType,
+)
+
+HIDDEN = "***"
+"""Shown in the place of every secret."""
+
+_CONFIG_CLASSES: Mapping[SandboxType, type[SandboxConfig]] = {
+    SandboxType.NATIVE: NativeSandboxConfig,
+    SandboxType.DOCKER: DockerSandboxConfig,
+    SandboxType.DOCKER_NOTEBOOK: DockerNotebookConfig,
+}
+
+_SIZE = re.compile(r"^(\d+)([kmg]?)$", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_MIB = 1024**2
+
+_LIMIT_KEYS = frozenset({"memory", "memory_mb", "cpu", "cpus", "pids", "disk_mb"})
+
+# What only a container has, and the one value of each that a native sandbox agrees with anyway.
+_ONLY_IN_CONTAINERS: Mapping[str, object] = {
+    "command": None,
+    "volumes": {},
+    "ports": {},
+    "network": None,
+    "extra_hosts": {},
+    "platform": None,
+    "network_enabled": False,
+    "privileged": False,
+    "remove_on_exit": True,
+}
+
+
+def parse_type(sandbox_type: SandboxType | str) -> SandboxType:
+    """Return the enum member for a type or its name."""
+    try:
+        return SandboxType(sandbox_type)
+    except ValueError:
+        known = ", ".join(SandboxType)
+        raise InvalidSpec(f"{sandbox_type!r} is not a sandbox type; there are {known}") from None
+
+
+def parse_config(
+    sandbox_type: SandboxType, config: SandboxConfig | Mapping[str, Any] | None
+) -> SandboxConfig:
+    """Return a configuration of the type's class that nobody else can change.
+
+    Raises `InvalidSpec` for a mapping that is no configuration of this type.
+    """
+    if isinstance(config, SandboxConfig):
+        return config.model_copy(deep=True)
+    if config is not None and not isinstance(config, Mapping):
+        raise InvalidSpec(f"config must be a SandboxConfig or a dict, not {type(config).__name__}")
+    kind = _CONFIG_CLASSES.get(sandbox_type, SandboxConfig)
+    try:
+        return kind.model_validate(dict(config or {}))
+    except ValidationError as error:
+        raise invalid(kind.__name__, error) from None
+
+
+def invalid(what: str, error: ValidationError) -> InvalidSpec:
+    """Turn a validation error into one sentence per field, without the inputs."""
+    faults = [
+        f"{'.'.join(map(str, fault['loc'])) or what}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors(include_input=False, include_url=False, include_context=False)
+    ]
+    return InvalidSpec(f"{what}: {'; '.join(faults)}")
+
+
+def box_spec(config: SandboxConfig, images: Mapping[str, str]) -> BoxSpec:
+    """Return what a native backend makes from an enclave configuration.
+
+    Raises `InvalidSpec`, `ImageNotFound`, or `Unsupported` naming the field.
+    """
+    image = "host"
+    preload: tuple[str, ...] = ()
+    limits = dict(config.resource_limits)
+    if isinstance(config, NativeSandboxConfig):
+        image, preload = config.image, config.preload
+    elif isinstance(config, DockerSandboxConfig):
+        _refuse_container_fields(config)
+        if "image" in config.model_fields_set:
+            image = config.image
+        if "memory_limit" in config.model_fields_set:
+            limits.setdefault("memory", config.memory_limit)
+        if "cpu_limit" in config.model_fields_set:
+            limits.setdefault("cpus", config.cpu_limit)
+    return BoxSpec(
+        image=resolve_image(image, images),
+        preload=preload,
+        env=dict(config.env_vars),
+        working_dir=config.working_dir,
+        limits=parse_limits(limits),
+    )
+
+
+def pool_config(spec: PoolSpec) -> NativeSandboxConfig:
+    """Return the configuration that the sandboxes of a pool have."""
+    return NativeSandboxConfig(
+        image=spec.image,
+        preload=spec.preload,
+        tools_config={name: dict(settings) for name, settings in spec.tools_config.items()},
+        working_dir=spec.working_dir,
+        env_vars=dict(spec.env),
+        resource_limits={
+            "memory_mb": spec.memory_mb,
+            "cpus": spec.cpus,
+            "pids": spec.pids,
+            "disk_mb": spec.disk_mb,
+        },
+    )
+
+
+def resolve_image(image: str, images: Mapping[str, str]) -> str:
+    """Return what a backend calls this image; `images` maps names to `host` or directories."""
+    found = images.get(image, image)
+    if found == "host" or found.startswith("/"):
+        return found
+    raise ImageNotFound(
+        f"image {image!r} is unknown to the native backend, which has `host` and root directories; "
+        f'say what stands for it: images={{"{image}": "host"}} or SANDPOOL_IMAGES="{image}=host"'
+    )
+
+
+def parse_limits(limits: Mapping[str, Any]) -> Limits:
+    """Return the limits that `resource_limits` asks for; what it leaves out is the default."""
+    unknown = sorted(set(limits) - _LIMIT_KEYS)
+    if unknown:
+        known = ", ".join(sorted(_LIMIT_KEYS))
+        raise InvalidSpec(f"resource_limits: unknown limit {unknown[0]!r}; there are {known}")
+    _refuse_both(limits, "memory", "memory_mb")
+    _refuse_both(limits, "cpu", "cpus")
+    found: dict[str, Any] = {}
+    if "memory" in limits:
+        found["memory_mb"] = _bounded("memory", _mib(limits["memory"]), 16, 16_777_216, "MiB")
+    if "memory_mb" in limits:
+        found["memory_mb"] = _whole("memory_mb", limits["memory_mb"], 16, 16_777_216, "MiB")
+    for name in ("cpu", "cpus"):
+        if name in limits:
+            found["cpus"] = _bounded(name, _number(name, limits[name]), 0.001, 1024, "processors")
+    if "pids" in limits:
+        found["pids"] = _whole("pids", limits["pids"], 4, 1_000_000, "processes")
+    if "disk_mb" in limits:
+        found["disk_mb"] = _whole("disk_mb", limits["disk_mb"], 1, 16_777_216, "MiB")
+    return Limits(**found)
+
+
+def redacted(config: SandboxConfig) -> dict[str, Any]:
+    """Return a configuration as plain values, its environment by name only."""
+    plain = config.model_dump(exclude_none=True)
+    plain["env_vars"] = dict.fromkeys(config.env_vars, HIDDEN)
+    if "token" in plain:
+        plain["token"] = HIDDEN
+    return plain
+
+
+def redacted_spec(spec: PoolSpec) -> PoolSpec:
+    """Return a pool's definition, its environment by name only."""
+    return spec.model_copy(update={"env": dict.fromkeys(spec.env, HIDDEN)})
+
+
+def unredacted_spec(spec: PoolSpec, old: PoolSpec) -> PoolSpec:
+    """Put back the values that a definition read from a manager does not show."""
+    env = {
+        name: old.env[name] if value == HIDDEN and name in old.env else value
+        for name, value in spec.env.items()
+    }
+    return spec.model_copy(update={"env": env})
+
+
+def _refuse_container_fields(config: DockerSandboxConfig) -> None:
+    for name, harmless in _ONLY_IN_CONTAINERS.items():
+        if name in config.model_fields_set and getattr(config, name) != harmless:
+            raise Unsupported(f"{name}: a native sandbox has no such thing; leave it out")
+
+
+def _refuse_both(limits: Mapping[str, Any], one: str, other: str) -> None:
+    if one in limits and other in limits:
+        raise InvalidSpec(f"resource_limits: give {one} or {other}, not both")
+
+
+def _mib(value: object) -> float:
+    if isinstance(value, str):
+        match = _SIZE.match(value)
+        if match is None:
+            raise InvalidSpec(f"resource_limits: memory {value!r} is not a size such as '512m'")
+        return int(match[1]) * _UNITS[match[2].lower()] // _MIB
+    return _number("memory", value) // _MIB
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _refuse(name, f"a number, not {type(value).__name__}")
+    return value
+
+
+def _whole(name: str, value: object, least: int, most: int, unit: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        _refuse(name, f"a whole number, not {type(value).__name__}")
+    return int(_bounded(name, value, least, most, unit))
+
+
+def _bounded(name: str, value: float, least: float, most: float, unit: str) -> float:
+    # Not `value < least or value > most`: that would let a NaN through.
+    if not least <= value <= most:
+        _refuse(name, f"between {least} and {most} {unit}")
+    return int(value) if isinstance(least, int) else value
+
+
+def _refuse(name: str, expected: str) -> NoReturn:
+    raise InvalidSpec(f"resource_limits: {name} must be {expected}")

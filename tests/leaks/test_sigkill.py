@@ -1,0 +1,115 @@
+"""A program that uses sandboxes is killed with SIGKILL, at any instant: nothing is left of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+
+from tests.leaks import census
+
+pytestmark = pytest.mark.namespaces
+
+PROGRAM = textwrap.dedent(
+    """
+    import asyncio, sys
+    from sandpool.backends.base import BoxSpec, RunOptions
+    from sandpool.backends.native import NativeBackend
+
+    async def churn(backend, name):
+        number = 0
+        while True:
+            number += 1
+            box = await backend.create(BoxSpec(), box_id=f"{name}{number}")
+            await box.run_code("import subprocess; subprocess.Popen(['sleep', '1000'])", RunOptions())
+            if number % 2:
+                await box.destroy()
+            if number == 3:
+                print("churning", flush=True)
+
+    async def main():
+        backend = NativeBackend()
+        print("starting", flush=True)
+        async with asyncio.TaskGroup() as group:
+            for name in "abc":
+                group.create_task(churn(backend, name))
+
+    asyncio.run(main())
+    """
+)
+
+
+@pytest.fixture
+def adopted_orphans() -> Iterator[None]:
+    """Make orphans of our children our own, so that the census finds them wherever they went."""
+    libc = ctypes.CDLL(None)
+    set_child_subreaper = 36
+    libc.prctl(set_child_subreaper, 1, 0, 0, 0)
+    yield
+    libc.prctl(set_child_subreaper, 0, 0, 0, 0)
+
+
+def reap() -> None:
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                return
+        except ChildProcessError:
+            return
+
+
+@pytest.mark.parametrize("attempt", range(6))
+def test_nothing_outlives_a_killed_program(adopted_orphans: None, attempt: int) -> None:
+    before = census.take()
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "starting\n"
+    if attempt:
+        assert program.stdout.readline() == "churning\n"
+    census.until(lambda: False, random.Random(attempt).uniform(0, 0.3))
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    program.stdout.close()
+
+    def is_clean() -> bool:
+        reap()
+        return census.take() == before
+
+    census.until(is_clean, 5)
+    reap()
+    assert census.take() == before
+
+
+def test_nothing_outlives_a_program_killed_with_all_its_processes(adopted_orphans: None) -> None:
+    before = census.take()
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "starting\n"
+    assert program.stdout.readline() == "churning\n"
+    for pid in census.descendants(program.pid) | {program.pid}:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    program.wait()
+    program.stdout.close()
+
+    def is_clean() -> bool:
+        reap()
+        return census.take().descendants == before.descendants
+
+    assert census.until(is_clean, 5)
+    # Whoever comes next removes the control groups that nobody was left to remove.
+    sweeper = (
+        "from sandpool.backends.native import cgroups\n"
+        "groups = cgroups.Cgroups(cgroups.find()); groups.open(); groups.close()"
+    )
+    subprocess.run([sys.executable, "-c", sweeper], check=True)
+    assert census.take().cgroups == before.cgroups
