@@ -53,7 +53,8 @@ class Berth:
 def become(settings: Settings, berth: Berth) -> None:
     """Make this child a process of the tenant: own session, its descriptors, limits and ids."""
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGCHLD, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     os.setsid()
     os.fchdir(berth.cwd)
     os.dup2(berth.stdin, 0)

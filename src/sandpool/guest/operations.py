@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import child, contexts, dial, files, frames, hunt, intake, processes, run, script, terminal
+from . import child, frames, hunt, intake, processes, run, script
 from .fields import Fields
 from .refusal import Refusal
 from .request import Activity
@@ -151,19 +151,6 @@ HANDLERS: dict[str, Handler] = {
     "ping": ping,
     "run_code": run_code,
     "exec": execute,
-    "pty": terminal.open_terminal,
-    "context_open": contexts.open_context,
-    "context_run": contexts.run_cell,
-    "context_close": contexts.close_context,
-    "context_list": contexts.list_contexts,
-    "dial": dial.dial,
-    "file_read": files.read,
-    "file_write": files.write,
-    "file_list": files.list_directory,
-    "file_stat": files.stat,
-    "file_mkdir": files.make_directory,
-    "file_move": files.move,
-    "file_remove": files.remove,
     "processes": list_processes,
     "kill_all": kill_all,
 }

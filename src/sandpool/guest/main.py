@@ -1,0 +1,85 @@
+"""The entry point: `serve` turns a process that has just entered its jail into the guest."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import signal
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import frames as frames  # noqa: PLC0414 (the backend reports a failed jail with it)
+from . import rights
+from .child import Departure
+from .connection import ConnectionOver
+from .guest import Guest
+from .interpreter import Interpreter
+from .operations import HANDLERS
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from typing import Callable
+
+_FIRST_FREE_FD = 3
+_alive: list[Guest] = []
+"""Keeps the guest's objects from being finalised in its children, whose descriptors they name."""
+
+
+def serve(read_fd: int, write_fd: int, given: dict[str, Any]) -> NoReturn:
+    """Be the guest until the host goes away; in each child, be what it was forked for.
+
+    `given` is described by `settings.Settings`.  Raises RuntimeError where this process is not
+    process 1: the guest kills everything that it can reach.
+    """
+    if os.getpid() != 1:
+        raise RuntimeError("the guest serves only as process 1 of a sandbox")
+    program = _serve(read_fd, write_fd, given)
+    program()
+    os._exit(0)
+
+
+def _serve(read_fd: int, write_fd: int, given: dict[str, Any]) -> Callable[[], None]:
+    """Serve; return only in a child, with its program."""
+    try:
+        settings = Settings(given)
+        guest = _begin(read_fd, write_fd, settings)
+        _alive.append(guest)
+        gc.freeze()
+        guest.loop.run()
+    except Departure as departure:
+        return departure.program
+    except (ConnectionOver, frames.FrameError):
+        # The kernel ends every other process of the sandbox with us.
+        os._exit(0)
+
+
+def _begin(read_fd: int, write_fd: int, settings: Settings) -> Guest:
+    read_fd, write_fd = _make_room(read_fd, write_fd)
+    rights.set_dumpable(False)
+    # Process 1 is immune to what has no handler; SIGINT has one in a fresh interpreter.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    interpreter = None
+    if settings.has_python and settings.executable is not None:
+        interpreter = Interpreter(settings.executable)
+        interpreter.set_environment(settings.env)
+    if settings.uid is not None and settings.gid is not None:
+        rights.use_files_as(settings.uid, settings.gid)
+    return Guest(read_fd, write_fd, settings, HANDLERS, interpreter)
+
+
+def _make_room(read_fd: int, write_fd: int) -> tuple[int, int]:
+    """Have descriptors 0, 1 and 2 open on nothing, and the connection above them."""
+    moved = {
+        fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD) for fd in {read_fd, write_fd}
+    }
+    for fd in moved:
+        os.close(fd)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in range(_FIRST_FREE_FD):
+        if fd != null:
+            os.dup2(null, fd)
+    if null >= _FIRST_FREE_FD:
+        os.close(null)
+    return moved[read_fd], moved[write_fd]

@@ -1,0 +1,221 @@
+"""Runs one file of code in a fork of the warm interpreter, as `python3 file` would.
+
+The same are: output and its buffering, tracebacks, warnings, exit codes and deaths by signals,
+`__main__`, `sys.argv`, `sys.path` (which begins with the working directory), threads awaited, `atexit`
+and `__del__` at the end.  Code that does not compile, and environments that only a starting
+interpreter can follow, get a real one (`Interpreter.start_anew`).  Different are: the hash seed and the
+address layout (the template's), the modules already in `sys.modules`, and a few frames of ours below
+the module's, which `sys._getframe` shows and tracebacks do not.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import signal
+import sys
+import time
+import types
+from importlib.machinery import SourceFileLoader
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .settings import apply
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from .interpreter import Interpreter
+
+_OWN = ("_sandpool_guest", "_sandpool_template")
+_FLUSH_FAILED = 120
+"""Python's exit code when standard output could not be written at the end."""
+
+
+def run(
+    interpreter: Interpreter,
+    reseed: bool,
+    path: str,
+    argv: list[str],
+    changes: dict[str, str | None],
+) -> NoReturn:
+    """Run the code in `path` to its end, and end this process as that code asks."""
+    apply(os.environ, changes)
+    if interpreter.must_start_anew():
+        interpreter.start_anew(path, argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    open_standard_streams(interpreter)
+    try:
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True)
+    except Exception:  # noqa: BLE001 (whatever the compiler says, a new interpreter says it better)
+        interpreter.start_anew(path, argv)
+    begin(interpreter, reseed, [path, *argv])
+    main = new_main(path)
+    failure: BaseException | None = None
+    try:
+        exec(code, main.__dict__)  # noqa: S102 (this is what the sandbox is for)
+    except BaseException as error:  # noqa: BLE001 (the boundary of the tenant's code)
+        failure = error
+        trace = error.__traceback__
+        # The first entry is this frame.
+        failure.__traceback__ = trace.tb_next if trace is not None else None
+        del trace
+    status = 0
+    if failure is not None:
+        status = _report(failure)
+        failure = None
+    del code, main
+    _finish(status)
+
+
+def begin(interpreter: Interpreter, reseed: bool, argv: list[str]) -> None:
+    """Make this process look like an interpreter that has just started on `argv`."""
+    sys.argv = argv
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = [interpreter.executable, *argv]
+    env = os.environ
+    sys.path[0:0] = [os.getcwd(), *filter(None, env.get("PYTHONPATH", "").split(":"))]
+    if env.get("PYTHONDONTWRITEBYTECODE"):
+        sys.dont_write_bytecode = True
+    if "TZ" in env:
+        time.tzset()
+    for name in [name for name in sys.modules if name.startswith(_OWN)]:
+        del sys.modules[name]
+    if reseed:
+        reseed_generators()
+
+
+def reseed_generators() -> None:
+    """Give the generators that were seeded in the template a seed of their own.
+
+    `random` and `secrets` see to themselves.
+    """
+    for name, seed in (("numpy.random", "seed"), ("torch", "seed")):
+        module = sys.modules.get(name)
+        if module is not None:
+            getattr(module, seed)()
+
+
+def new_main(path: str) -> types.ModuleType:
+    """Return a new `__main__`, in its place."""
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"] = main
+    main.__file__ = path
+    main.__loader__ = SourceFileLoader("__main__", path)
+    main.__dict__["__cached__"] = None
+    main.__dict__["__annotations__"] = {}
+    main.__dict__["__builtins__"] = sys.modules["builtins"]
+    return main
+
+
+def open_standard_streams(interpreter: Interpreter) -> None:
+    """Open descriptors 0, 1 and 2 as a starting interpreter does."""
+    encoding, errors = interpreter.encoding, interpreter.errors
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdin = sys.__stdin__ = _open(0, "<stdin>", "rb", encoding, errors, False)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _open(1, "<stdout>", "wb", encoding, errors, unbuffered)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _open(  # type: ignore[misc]
+        2, "<stderr>", "wb", encoding, "backslashreplace", unbuffered
+    )
+
+
+def _open(
+    fd: int, name: str, mode: str, encoding: str, errors: str, unbuffered: bool
+) -> io.TextIOWrapper:
+    buffer: Any = open(fd, mode, 0 if unbuffered else -1, closefd=False)
+    raw = buffer if unbuffered else buffer.raw
+    raw.name = name
+    lines = not unbuffered and (fd == 2 or raw.isatty())
+    stream = io.TextIOWrapper(
+        buffer, encoding, errors, newline="\n", line_buffering=lines, write_through=unbuffered
+    )
+    stream.mode = mode[0]  # type: ignore[misc]
+    return stream
+
+
+def _report(failure: BaseException) -> int:
+    """Say what the code died of as the interpreter does, and return the exit status.
+
+    A negative status is the signal to die by.
+    """
+    if isinstance(failure, SystemExit):
+        return _exit_status(failure)
+    sys.last_type = type(failure)
+    sys.last_value = failure
+    sys.last_traceback = failure.__traceback__
+    hook = sys.excepthook
+    try:
+        hook(type(failure), failure, failure.__traceback__)
+    except SystemExit as leaving:
+        return _exit_status(leaving)
+    except BaseException as error:  # noqa: BLE001 (a hook of the tenant's)
+        error.__traceback__ = _below_us(error.__traceback__)
+        print("Error in sys.excepthook:", file=sys.stderr)  # noqa: T201
+        sys.__excepthook__(type(error), error, error.__traceback__)
+        print("\nOriginal exception was:", file=sys.stderr)  # noqa: T201
+        sys.__excepthook__(type(failure), failure, failure.__traceback__)
+    return -signal.SIGINT if isinstance(failure, KeyboardInterrupt) else 1
+
+
+def _below_us(trace: TracebackType | None) -> TracebackType | None:
+    return trace.tb_next if trace is not None else None
+
+
+def _exit_status(leaving: SystemExit) -> int:
+    code = leaving.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF if -(1 << 63) <= code < 1 << 63 else 0xFF
+    _flush(sys.stdout)
+    try:
+        print(code, file=sys.stderr)  # noqa: T201
+    except Exception:  # noqa: BLE001 (a tenant's stream; the interpreter ignores it too)
+        pass
+    return 1
+
+
+def _finish(status: int) -> NoReturn:
+    """Do what an interpreter does when it ends, in the same order, and end."""
+    threading: Any = sys.modules.get("threading")
+    if threading is not None:
+        _call(threading._shutdown)
+    atexit: Any = sys.modules.get("atexit")
+    if atexit is not None:
+        _call(atexit._run_exitfuncs)
+    is_flushed = _flush(sys.stdout)
+    _flush(sys.stderr)
+    sys.modules.pop("__main__", None)
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        sys.__dict__.pop(name, None)
+    # Here `__del__` of what the module held runs.
+    gc.collect()
+    is_flushed = _flush(sys.stdout) and is_flushed
+    _flush(sys.stderr)
+    if not is_flushed and status >= 0:
+        status = _FLUSH_FAILED
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+def _call(function: Any) -> None:
+    """Call one of the interpreter's own steps; what it lets out is told, and ends nothing."""
+    try:
+        function()
+    except SystemExit:
+        pass
+    except BaseException as error:  # noqa: BLE001 (a thread's or an exit function's)
+        sys.__excepthook__(type(error), error, _below_us(error.__traceback__))
+
+
+def _flush(stream: Any) -> bool:
+    """Flush a stream that the tenant may have replaced or closed; say whether that worked."""
+    try:
+        if stream is not None and not stream.closed:
+            stream.flush()
+    except Exception:  # noqa: BLE001 (a tenant's stream)
+        return False
+    return True
