@@ -1,0 +1,86 @@
+# One entry point; continuous integration uses the same names.  Needs make and Python 3.11 or newer.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The oldest python3 that will do wins nothing: take the first that is new enough and can make a venv.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+	if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	then command -v $$python; break; fi; done)
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+
+# What `make test` leaves out: what needs more than this host's kernel, or more than its two minutes.
+HOST_ONLY := not slow and not benchmark and not docker and not network and not ray
+
+.PHONY: help setup demo test test-unit test-all check bench docs lock clean
+
+help:  ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(DEV)  ## Make .venv from the lock, with everything to work on sandpool
+
+demo: $(RUNTIME)  ## Run the main job end to end on this machine
+	$(BIN)/sandpool demo
+
+test: $(DEV)  ## Test all that needs no more than this host's kernel (about two minutes)
+	$(BIN)/python -m pytest -m "$(HOST_ONLY)" $(PYTEST_ARGS)
+
+test-unit: $(DEV)  ## Test without any sandbox (seconds)
+	$(BIN)/python -m pytest -m "$(HOST_ONLY) and not namespaces" $(PYTEST_ARGS)
+
+test-all: $(DEV)  ## Test everything that this host can run; the skips say why
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(DEV)  ## Check format, lint, types, import contracts, spelling and changelog fragments
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
+	$(BIN)/python -m pytest -q -p no:randomly tests/test_changelog.py
+
+bench: $(RUNTIME)  ## Run the benchmark suite
+	$(BIN)/sandpool bench
+
+docs: $(DEV)  ## Test the documentation
+	$(BIN)/python -m pytest -q tests/test_public_api.py tests/test_changelog.py
+
+lock:  ## Make requirements/ anew from pyproject.toml
+	$(call need-python)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv
+	build/lock/bin/uv $(COMPILE) --upgrade --group dev --output-file requirements/dev.txt
+	build/lock/bin/uv $(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt
+
+COMPILE := pip compile --quiet pyproject.toml --group build --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+define need-python
+@test -n "$(PYTHON)" || { echo "sandpool needs Python 3.11 or newer with venv" \
+	"(Debian: apt-get install python3-venv); or say make PYTHON=/path/to/python3" >&2; exit 1; }
+endef
+
+$(BIN)/python:
+	$(call need-python)
+	$(PYTHON) -m venv $(VENV)
+
+# The package is installed without build isolation: its build back end is in the lock like the rest.
+$(RUNTIME): requirements/runtime.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/runtime.txt
+	$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(DEV): requirements/dev.txt $(RUNTIME)
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
