@@ -1,0 +1,85 @@
+"""What tests may need of a host, by marker, and how to find out whether it has it.
+
+A test that needs what is missing is skipped, and says what is missing.  Where a run is meant to have
+it, `SANDPOOL_REQUIRE` names it (`SANDPOOL_REQUIRE=native,root`) and the skip becomes a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from sandpool.backends.native import doctor
+
+VARIABLE = "SANDPOOL_REQUIRE"
+
+_DOCKER_SOCKET = "/var/run/docker.sock"
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One thing that a host may lack."""
+
+    name: str
+    """How `SANDPOOL_REQUIRE` calls it."""
+    missing: Callable[[], str | None]
+    """Say what is missing; None if nothing is."""
+
+
+@cache
+def _missing_native() -> str | None:
+    report = doctor.examine()
+    return None if report.ok else "; ".join(report.problems)
+
+
+def _missing_root() -> str | None:
+    return None if os.geteuid() == 0 else f"uid 0 is needed, and this is uid {os.geteuid()}"
+
+
+def _missing_unprivileged() -> str | None:
+    return "a uid other than 0 is needed" if os.geteuid() == 0 else None
+
+
+@cache
+def _missing_docker() -> str | None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(_DOCKER_SOCKET)
+        except OSError as error:
+            return f"no Docker Engine answers at {_DOCKER_SOCKET} ({error.strerror})"
+    return None
+
+
+@cache
+def _missing_ray() -> str | None:
+    return None if importlib.util.find_spec("ray") else "Ray is not installed"
+
+
+def _missing_network() -> str | None:
+    # Looking would mean calling out, which no test run should do unasked.
+    return None if "network" in required() else f"a network is used only with {VARIABLE}=network"
+
+
+BY_MARKER = {
+    "namespaces": Capability("native", _missing_native),
+    "root": Capability("root", _missing_root),
+    "unprivileged": Capability("unprivileged", _missing_unprivileged),
+    "docker": Capability("docker", _missing_docker),
+    "ray": Capability("ray", _missing_ray),
+    "network": Capability("network", _missing_network),
+}
+
+
+def required() -> frozenset[str]:
+    """Return the capabilities that this run must have; raise ValueError for an unknown name."""
+    names = frozenset(filter(None, os.environ.get(VARIABLE, "").split(",")))
+    known = {capability.name for capability in BY_MARKER.values()}
+    if unknown := names - known:
+        raise ValueError(
+            f"{VARIABLE} names {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}"
+        )
+    return names

@@ -1,0 +1,58 @@
+"""What every test shares: the event loops, hypothesis' profiles, and what a host must have."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from tests import capabilities
+
+# Deadlines would measure the machine's other work, not ours.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+Loop = tuple[str, dict[str, Any]]
+ASYNCIO: Loop = ("asyncio", {"use_uvloop": False})
+UVLOOP: Loop = ("asyncio", {"use_uvloop": True})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a misspelt requirement at once: it would require nothing."""
+    try:
+        capabilities.required()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test marked `uvloop` on both loops; all the others run on asyncio's, to save time."""
+    if "anyio_backend" not in metafunc.fixturenames:
+        return
+    if metafunc.definition.get_closest_marker("uvloop") and importlib.util.find_spec("uvloop"):
+        loops = [ASYNCIO, UVLOOP]
+        metafunc.parametrize("anyio_backend", loops, indirect=True, ids=["asyncio", "uvloop"])
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> Loop:
+    """Choose the event loop for anyio's pytest plugin."""
+    loop: Loop = getattr(request, "param", ASYNCIO)
+    return loop
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this host cannot run; fail it where the run was promised a host that can."""
+    for marker, capability in capabilities.BY_MARKER.items():
+        if item.get_closest_marker(marker) is None:
+            continue
+        missing = capability.missing()
+        if missing is None:
+            continue
+        if capability.name in capabilities.required():
+            pytest.fail(f"{capabilities.VARIABLE} promises {capability.name}: {missing}", False)
+        pytest.skip(f"this host lacks {capability.name}: {missing}")
