@@ -1,7 +1,8 @@
 """What tests may need of a host, by marker, and how to find out whether it has it.
 
-A test that needs what is missing is skipped, and says what is missing.  Where a run is meant to have
-it, `SANDPOOL_REQUIRE` names it (`SANDPOOL_REQUIRE=native,root`) and the skip becomes a failure.
+A test that needs what is missing is skipped, and says what is missing.  Where a run is meant to
+have it, `SANDPOOL_REQUIRE` names it (`SANDPOOL_REQUIRE=native,root`) and the skip becomes a
+failure.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Values that both ends of the wire share, and the enclave interface's models.
 
-Our own values are frozen and refuse unknown fields, so that a misspelt limit never becomes no limit.
-The enclave models keep that interface's names, fields and defaults.
+Our own values are frozen and refuse unknown fields, so that a misspelt limit never becomes no
+limit.  The enclave models keep that interface's names, fields and defaults.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -111,7 +111,7 @@ class ContextResult(Value):
     result: str | None = None
     """`repr` of the last expression, as a notebook shows it."""
     displays: tuple[dict[str, str], ...] = ()
-    """MIME bundles in order: text as it is, binary types in base64; the result's bundle included."""
+    """MIME bundles in order, the result's included: text as it is, binary types in base64."""
     error: CellError | None = None
     count: int = 0
     duration: float = 0.0
@@ -355,9 +355,10 @@ class SandboxConfig(_EnclaveModel):
     @classmethod
     def _names_to_settings(cls, value: object) -> object:
         if isinstance(value, list | tuple | set):
-            return {name: {} for name in value}
+            return {name: dict[str, Any]() for name in cast("Collection[object]", value)}
         if isinstance(value, dict):
-            return {name: {} if settings is None else settings for name, settings in value.items()}
+            items = cast("dict[object, object]", value).items()
+            return {name: dict[str, Any]() if own is None else own for name, own in items}
         return value
 
 
@@ -424,7 +425,9 @@ class SandboxManagerConfig(_EnclaveModel):
     @classmethod
     def _whole(cls, value: object, validate: ValidatorFunctionWrapHandler) -> object:
         # A dict is not tried as a SandboxConfig: the fields of its subclasses would be lost.
-        return dict(value) if isinstance(value, Mapping) else validate(value)
+        if isinstance(value, Mapping):
+            return dict(cast("Mapping[str, object]", value))
+        return validate(value)
 
 
 class SandboxInfo(_EnclaveModel):

@@ -178,8 +178,8 @@ class Contexts(Protocol):
 class Sandbox(Protocol):
     """One sandbox, as a caller holds it.
 
-    Every method raises `LeaseOver` once the lease has ended, and `SandboxDied` once the sandbox has.
-    A cancelled call kills what it started.
+    Every method raises `LeaseOver` once the lease has ended, and `SandboxDied` once the sandbox
+    has.  A cancelled call kills what it started.
     """
 
     @property

@@ -28,7 +28,8 @@ PROGRAM = textwrap.dedent(
         while True:
             number += 1
             box = await backend.create(BoxSpec(), box_id=f"{name}{number}")
-            await box.run_code("import subprocess; subprocess.Popen(['sleep', '1000'])", RunOptions())
+            code = "import subprocess; subprocess.Popen(['sleep', '1000'])"
+            await box.run_code(code, RunOptions())
             if number % 2:
                 await box.destroy()
             if number == 3:

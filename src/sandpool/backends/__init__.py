@@ -1,0 +1,1 @@
+"""What makes sandboxes; nothing above knows which of them did."""

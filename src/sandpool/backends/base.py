@@ -42,7 +42,7 @@ class BoxSpec:
     """`host`, or the absolute path of a root directory."""
     preload: tuple[str, ...] = ()
     """Modules that the template imports, so that every sandbox starts with them imported."""
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """Added to the base environment of everything that runs in the sandbox."""
     working_dir: str = "/sandbox"
     """Absolute; made if it is absent; where runs start."""
@@ -55,7 +55,7 @@ class Binding:
 
     epoch: int
     """Fences earlier leases of the same sandbox: requests with an older one are refused."""
-    env: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str | None] = field(default_factory=dict[str, str | None], repr=False)
     """Variables to set, or to remove where the value is None."""
     cwd: str | None = None
 
@@ -66,7 +66,7 @@ class RunOptions:
 
     argv: tuple[str, ...] = ()
     """For code: `sys.argv[1:]`.  For a command: the whole command line, never through a shell."""
-    env: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str | None] = field(default_factory=dict[str, str | None], repr=False)
     cwd: str | None = None
     stdin: bytes | None = b""
     """The whole of standard input; `None` keeps it open for `Process.send`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal as signals
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from inspect import isawaitable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -167,23 +167,20 @@ class GuestBox:
     ) -> ExecResult:
         output = Output()
         exchange = self._connection.open(op, fields, output.add)
+        report: dict[str, Any] | None = None
+        patience = None if options.timeout is None else options.timeout + _TIMEOUT_GRACE
         try:
-            if options.timeout is None:
+            with anyio.move_on_after(patience):
                 report = await self._feed(exchange, code, options)
-            else:
-                with anyio.move_on_after(options.timeout + _TIMEOUT_GRACE) as scope:
-                    report = await self._feed(exchange, code, options)
-                if scope.cancelled_caught:
-                    self._connection.fail("the guest did not end a run at its timeout")
-                    report = await exchange.result()
+            if report is None:
+                self._connection.fail("the guest did not end a run at its timeout")
+                report = await exchange.result()
         except anyio.get_cancelled_exc_class():
             await exchange.cancel(CANCEL_GRACE)
             raise
         exit_report = parse(self._connection, ExitReport, report)
         killed = exit_report.signal == signals.SIGKILL and not exit_report.timed_out
-        return output.result(
-            exit_report, oom_killed=killed and self._keeper.was_oom_killed()
-        )
+        return output.result(exit_report, oom_killed=killed and self._keeper.was_oom_killed())
 
     async def _feed(self, exchange: Exchange, code: bytes, options: RunOptions) -> dict[str, Any]:
         if code:
@@ -361,20 +358,12 @@ class GuestBox:
 
     async def list_files(self, path: str, *, depth: int = 1) -> list[DirEntry]:
         """List a directory, sorted by path."""
-        pieces: list[bytes] = []
-        size = 0
         exchange = self._connection.open("file_list", {"path": path, "depth": depth})
         try:
-            while (frame := await exchange.receive()) is not None:
-                if frame[0] == frames.DATA:
-                    size += len(frame[1])
-                    if size > _MAX_LISTING:
-                        raise FileTooLarge(f"the listing of {path!r} is too large; list less of it")
-                    pieces.append(frame[1])
+            lines = (await _listing(exchange, path)).splitlines()
         except BaseException:
             await exchange.cancel(CANCEL_GRACE)
             raise
-        lines = b"".join(pieces).splitlines()
         try:
             found = _Listing.validate_json(b"[" + b",".join(lines) + b"]")
         except ValidationError:
@@ -433,10 +422,23 @@ class _Displays:
         bundle = event.get("display")
         if not isinstance(bundle, dict):
             return
-        shown = {key: value for key, value in bundle.items() if isinstance(value, str)}
+        items = cast("dict[str, object]", bundle).items()  # it came as JSON: its keys are strings
+        shown = {key: value for key, value in items if isinstance(value, str)}
         self.bundles.append(shown)
         if event.get("result") is True:
             self.result = shown.get("text/plain")
+
+
+async def _listing(exchange: Exchange, path: str) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while (frame := await exchange.receive()) is not None:
+        if frame[0] == frames.DATA:
+            size += len(frame[1])
+            if size > _MAX_LISTING:
+                raise FileTooLarge(f"the listing of {path!r} is too large; list less of it")
+            pieces.append(frame[1])
+    return b"".join(pieces)
 
 
 def _run_fields(options: RunOptions) -> dict[str, object]:

@@ -255,9 +255,7 @@ class GuestConnection:
         if self._unsent:
             loop.add_writer(self._sock, self._writable)
 
-    def open(
-        self, op: str, fields: Mapping[str, object], sink: Sink | None = None
-    ) -> Exchange:
+    def open(self, op: str, fields: Mapping[str, object], sink: Sink | None = None) -> Exchange:
         """Send a request; `SandboxDied` if the connection is lost."""
         self.attach()
         if self._lost is not None:

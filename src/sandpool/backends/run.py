@@ -21,7 +21,11 @@ from sandpool.models import ExecResult, Stream
 CANCEL_GRACE = 5.0
 """Seconds that a guest has to confirm that a cancelled request is over."""
 
-_NAMES: dict[int, Stream] = {frames.STDOUT: "stdout", frames.STDERR: "stderr", frames.DATA: "stdout"}
+_NAMES: dict[int, Stream] = {
+    frames.STDOUT: "stdout",
+    frames.STDERR: "stderr",
+    frames.DATA: "stdout",
+}
 
 
 class ExitReport(BaseModel):

@@ -40,7 +40,7 @@ class FakeBox:
     def __init__(
         self, box_id: str, spec: BoxSpec, clock: Clock, forget: Callable[[FakeBox], None]
     ) -> None:
-        """Called by `FakeBackend.create`."""
+        """Make it; only `FakeBackend.create` does."""
         self.id = box_id
         self.spec = spec
         self.bindings: list[Binding] = []

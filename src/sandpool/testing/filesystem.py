@@ -143,7 +143,7 @@ class MemoryFiles:
     def _find(self, path: str) -> _Node:
         node = self._nodes.get(path)
         if node is None:
-            above = posixpath.dirname(path)
+            above: str = posixpath.dirname(path)
             while above not in self._nodes:
                 above = posixpath.dirname(above)
             code = errno.ENOENT if self.is_dir(above) else errno.ENOTDIR

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 from sandpool.models import CellError, Stream
 from sandpool.testing.machine import Exit, Machine
@@ -41,7 +41,7 @@ class Outcome:
 class Namespace:
     """The globals of one interpreter; a context keeps them from cell to cell."""
 
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
 
     async def run(self, code: str, machine: Machine, *, value: bool = False) -> Outcome:
         """Run `code` to its end; with `value`, its last expression becomes the outcome's."""
@@ -103,8 +103,9 @@ def _settle_in(node: ast.AST) -> None:
         return
     for _, value in ast.iter_fields(node):
         if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
-            value[:] = list(_interleaved(value))
-        for child in value if isinstance(value, list) else [value]:
+            body = cast("list[ast.stmt]", value)
+            body[:] = list(_interleaved(body))
+        for child in cast("list[object]", value) if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not isinstance(child, ast.expr):
                 _settle_in(child)
 
@@ -261,6 +262,18 @@ def _os(machine: Machine) -> ModuleType:
     def resolve(path: str) -> str:
         return files.resolve(path, machine.cwd)
 
+    def exists(path: str) -> bool:
+        return files.exists(resolve(path))
+
+    def is_dir(path: str) -> bool:
+        return files.is_dir(resolve(path))
+
+    def listdir(path: str = ".") -> list[str]:
+        return [entry.name for entry in files.list(resolve(path))]
+
+    def remove(path: str) -> None:
+        files.remove(resolve(path))
+
     def exit_now(code: int) -> None:
         raise Exit(code & 0xFF)
 
@@ -271,8 +284,8 @@ def _os(machine: Machine) -> ModuleType:
 
     path = _module(
         "os.path",
-        exists=lambda p: files.exists(resolve(p)),
-        isdir=lambda p: files.is_dir(resolve(p)),
+        exists=exists,
+        isdir=is_dir,
         join=posixpath.join,
         basename=posixpath.basename,
         dirname=posixpath.dirname,
@@ -282,8 +295,8 @@ def _os(machine: Machine) -> ModuleType:
         environ=machine.env,
         getcwd=lambda: machine.cwd,
         getpid=lambda: machine.pid,
-        listdir=lambda p=".": [entry.name for entry in files.list(resolve(p))],
-        remove=lambda p: files.remove(resolve(p)),
+        listdir=listdir,
+        remove=remove,
         _exit=exit_now,
         kill=kill,
         path=path,

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sandpool.backends.native import NativeBackend
-
 from tests.leaks import census
 
 

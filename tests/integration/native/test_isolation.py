@@ -57,9 +57,9 @@ async def test_the_root_is_read_only_and_the_hosts_secrets_are_not_in_it(
         "    except OSError:\n"
         "        return False\n"
         "print(json.dumps({\n"
-        "    'writable': [p for p in ('/', '/usr', '/etc', '/proc', '/dev', '/run', '/var', '/opt',\n"
-        "                             '/sandbox', '/tmp', '/var/tmp', '/dev/shm', '/home/sandbox')\n"
-        "                 if can_write(p)],\n"
+        "    'writable': [p for p in (\n"
+        "        '/', '/usr', '/etc', '/proc', '/dev', '/run', '/var', '/opt',\n"
+        "        '/sandbox', '/tmp', '/var/tmp', '/dev/shm', '/home/sandbox') if can_write(p)],\n"
         "    'there': [p for p in ('/etc/shadow', '/root/.ssh', '/var/run/docker.sock', '/sys',\n"
         "                          '/dev/kmsg', '/dev/mem', '/boot') if os.path.exists(p)],\n"
         "    'env': dict(os.environ), 'cwd': os.getcwd(), 'host': os.uname().nodename}))",
@@ -166,7 +166,6 @@ async def test_random_state_differs_between_sandboxes(backend: NativeBackend) ->
     seen: list[list[Any]] = [await look(backend, code)]
     for number in range(3):
         box = await backend.create(BoxSpec(), box_id=f"r{number}")
-        for _ in range(2):
-            seen.append(json.loads((await box.run_code(code, RunOptions())).stdout))
+        seen += [json.loads((await box.run_code(code, RunOptions())).stdout) for _ in range(2)]
     for column in zip(*seen, strict=True):
         assert len(set(column)) == len(column)

@@ -16,7 +16,6 @@ import pytest
 from sandpool.backends.base import BoxSpec, RunOptions
 from sandpool.backends.native import NativeBackend
 from sandpool.errors import CreateFailed, ImageNotFound, InvalidSpec, SandboxDied, Unsupported
-
 from tests.leaks import census
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
@@ -186,8 +185,7 @@ async def test_a_directory_with_python_runs_its_own(
         ignore=shutil.ignore_patterns("test", "__pycache__", "idlelib", "tkinter", "config-*"),
     )
     for library in ("libffi.so.8", "libz.so.1", "libexpat.so.1"):
-        [source] = list(Path("/").glob(f"usr/lib/*/{library}")) or [None]
-        if source is not None:
+        for source in Path("/").glob(f"usr/lib/*/{library}"):
             target = bare_image / str(source).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)

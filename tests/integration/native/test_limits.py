@@ -64,7 +64,9 @@ async def test_memory_past_the_limit_is_not_to_be_had(backend: NativeBackend) ->
     neighbour = await backend.create(SMALL, box_id="neighbour")
     held_by_cgroup = "memory" in find().controllers
     try:
-        result = await box.run_code("x = bytearray(400 << 20); print(len(x))", RunOptions(timeout=20))
+        result = await box.run_code(
+            "x = bytearray(400 << 20); print(len(x))", RunOptions(timeout=20)
+        )
     except SandboxDied as died:
         assert held_by_cgroup
         assert died.reason == "oom"

@@ -52,19 +52,21 @@ class Found:
     @property
     def controllers(self) -> frozenset[str]:
         """The controllers that we can use."""
-        return frozenset().union(*(found.controllers for found in self.hierarchies))
+        return frozenset[str]().union(*(found.controllers for found in self.hierarchies))
 
 
 def find(mounts: Path = _MOUNTS) -> Found:
     """Look for hierarchies in which this process may make groups; changes nothing."""
     found = _find_v2(mounts) or _find_v1(mounts)
-    have: frozenset[str] = frozenset().union(*(place.controllers for place in found))
+    have = frozenset[str]().union(*(place.controllers for place in found))
     lacking = [name for name in _NEEDED if name not in have]
     if not lacking:
         return Found(tuple(found), None)
     reason = "no writable cgroup with " + ", ".join(lacking)
     if os.geteuid() != 0:
-        reason += " (run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes)"
+        reason += (
+            " (run as root, or in a delegated scope: systemd-run --user --scope -p Delegate=yes)"
+        )
     return Found(tuple(found), reason)
 
 
@@ -194,7 +196,7 @@ class Cgroups:
                         _write(self._directory(place, slot) / "cgroup.procs", str(pid))
 
     def was_oom_killed(self, slot: Slot) -> bool:
-        """Whether the kernel has killed for memory in this slot since it was taken or last asked."""
+        """Say whether the kernel killed for memory here since the slot was taken or last asked."""
         count = self._count_oom_kills(slot)
         changed = count > slot.oom_kills
         slot.oom_kills = count

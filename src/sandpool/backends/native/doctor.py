@@ -24,11 +24,11 @@ class Report:
 
     ok: bool
     """Whether native sandboxes can run here."""
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list[str])
     """Why not, or what is weaker than it could be."""
-    remedies: list[str] = field(default_factory=list)
+    remedies: list[str] = field(default_factory=list[str])
     """What to do about it."""
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def examine() -> Report:
@@ -69,10 +69,14 @@ def examine() -> Report:
 def _limit_facts(problems: list[str], remedies: list[str]) -> dict[str, str]:
     found = cgroups.find()
     if found.missing is not None:
-        problems.append(f"memory and processor limits hold for single processes only: {found.missing}")
+        problems.append(
+            f"memory and processor limits hold for single processes only: {found.missing}"
+        )
         remedies.append("Run as root or in a delegated cgroup to limit whole sandboxes.")
     held = {
-        name: f"cgroup v{place.version}" for place in found.hierarchies for name in place.controllers
+        name: f"cgroup v{place.version}"
+        for place in found.hierarchies
+        for name in place.controllers
     }
     facts = {f"limit: {name}": how for name, how in limits.mechanisms(held).items()}
     facts["cgroup attach"] = _attach_mode()
@@ -107,7 +111,7 @@ def _try_namespaces() -> str | None:
     )
     user = 0 if os.geteuid() == 0 else 0x1000_0000
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 (our own interpreter and program)
             [
                 sys.executable,
                 "-I",
@@ -145,5 +149,7 @@ def _namespace_remedies() -> list[str]:
         if value == bad:
             remedies.append(f"As root: {command}.")
     if Path("/.dockerenv").exists() or shutil.which("systemd-detect-virt") is None:
-        remedies.append("In a container: allow it CAP_SYS_ADMIN, or unconfined seccomp and AppArmor.")
+        remedies.append(
+            "In a container: allow it CAP_SYS_ADMIN, or unconfined seccomp and AppArmor."
+        )
     return remedies

@@ -1,8 +1,8 @@
 """Host user ids for sandboxes that root makes: one range a sandbox, never shared by two live ones.
 
-Ranges come from a part of the id space that no distribution hands out.  Managers on one host keep out
-of each other's way by blocks of ranges; holding an abstract Unix socket is the lock on a block, so
-the kernel releases it with its owner, however that ends.
+Ranges come from a part of the id space that no distribution hands out.  Managers on one host keep
+out of each other's way by blocks of ranges; holding an abstract Unix socket is the lock on a block,
+so the kernel releases it with its owner, however that ends.
 """
 
 from __future__ import annotations

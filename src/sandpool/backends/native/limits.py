@@ -1,7 +1,7 @@
 """Which rlimits a sandbox's processes get, and which mechanism holds each limit.
 
-Pure.  A limit that a cgroup holds for the whole sandbox is not repeated per process, except where the
-rlimit gives the tenant a better error.
+Pure.  A limit that a cgroup holds for the whole sandbox is not repeated per process, except where
+the rlimit gives the tenant a better error.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ def mechanisms(by_cgroup: dict[str, str]) -> dict[str, str]:
     return {
         "memory": by_cgroup.get("memory", "rlimit data, for each process by itself"),
         "cpus": by_cgroup.get("cpu", "nothing: no writable cgroup with cpu"),
-        "pids": "rlimit nproc in a user namespace" + (
-            f" and {by_cgroup['pids']}" if "pids" in by_cgroup else ""
-        ),
+        "pids": "rlimit nproc in a user namespace"
+        + (f" and {by_cgroup['pids']}" if "pids" in by_cgroup else ""),
         "disk": "tmpfs size",
         "inodes": "tmpfs nr_inodes",
         "open_files": "rlimit nofile",

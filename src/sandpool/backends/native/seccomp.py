@@ -7,6 +7,7 @@ limits do not rest on it, it narrows what of the kernel a tenant can reach.
 from __future__ import annotations
 
 import errno
+import importlib
 import tempfile
 from functools import cache
 
@@ -97,7 +98,7 @@ _BINARY_TREE = 2
 def missing() -> str | None:
     """Say why filters cannot be made here; None if they can."""
     try:
-        import pyseccomp  # noqa: F401
+        importlib.import_module("pyseccomp")
     except (ImportError, RuntimeError, OSError) as error:
         return f"libseccomp is missing ({error})"
     return None
@@ -106,7 +107,7 @@ def missing() -> str | None:
 @cache
 def program() -> bytes:
     """Return the filter as BPF instructions, for `template/kernel.py` to load."""
-    import pyseccomp as lib  # type: ignore[import-untyped]
+    import pyseccomp as lib
 
     # Other architectures' system calls end the process: that is libseccomp's own default.
     filter_ = lib.SyscallFilter(defaction=lib.ALLOW)

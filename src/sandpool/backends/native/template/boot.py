@@ -2,8 +2,8 @@
 
     python3 boot.py FD           on the host: read the configuration, build the root, enter it and
                                  start the image's own interpreter on the copy of this file there
-    python3 boot.py FD inside    in the root: import the guest and what is to be preloaded, then fork
-                                 sandboxes on request
+    python3 boot.py FD inside    in the root: import the guest and what is to be preloaded, then
+                                 fork sandboxes on request
 
 An image without Python has no second beginning: the host's interpreter goes on inside the root.
 """
@@ -25,11 +25,12 @@ Parts = Tuple[Any, Any, Any, bytes]
 
 
 def _load_package(name: str, directory: str) -> ModuleType:
-    """Import the package in `directory` under a private name, so that it hides no tenant's module."""
+    """Import the package in `directory` under a private name, to hide no module of a tenant's."""
     spec = importlib.util.spec_from_file_location(
         name, os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -101,21 +102,25 @@ def resume(control: socket.socket, config_fd: int) -> Parts:
     return serve(control, config, template, guest)
 
 
+def _preload(process: Any, modules: List[str]) -> None:
+    process.preload(modules)
+    threads = process.thread_count()
+    if threads > 1:
+        raise RuntimeError(
+            f"importing {', '.join(modules)} left {threads} threads running; "
+            "a template must have one"
+        )
+
+
 def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: Any) -> Parts:
     """Preload, report that we are ready, and return in each sandbox what it is to do."""
     process = template.process
     try:
-        process.preload(config["preload"])
-        threads = process.thread_count()
-        if threads > 1:
-            raise RuntimeError(
-                f"importing {', '.join(config['preload'])} left {threads} threads running; "
-                "a template must have one"
-            )
-    except BaseException as error:  # whatever a module's import may raise
+        _preload(process, config["preload"])
+    except BaseException as error:  # noqa: BLE001 (an import may raise anything, even SystemExit)
         _fail(control, "preload", f"{type(error).__name__}: {error}")
     seccomp = base64.b64decode(config["seccomp"])
-    version = "%d.%d.%d" % sys.version_info[:3] if config["python"] else None
+    version = ".".join(map(str, sys.version_info[:3])) if config["python"] else None
     control.send(json.dumps({"event": "ready", "python": version}).encode())
     child = process.Template(control, config["privileged"], config["cgroups"]).run()
     return child, template, guest, seccomp
@@ -126,7 +131,7 @@ def become_sandbox(child: Any, template: Any, guest: Any, seccomp: bytes) -> Non
     request = child.request
     try:
         template.jail.enter(request, child.guest_fd, child.network_fd, child.map_fd, seccomp)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 (the host is told, and this process ends)
         frames = guest.main.frames
         failure = {"code": "jail_failed", "message": str(error)}
         os.write(child.guest_fd, frames.encode_json(1, frames.ERROR, failure))

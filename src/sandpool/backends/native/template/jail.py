@@ -1,7 +1,8 @@
 """Turns a freshly forked child of a template into process 1 of a sandbox.
 
-    fork (new pid namespace) -> own mount, ipc, uts, cgroup and network namespaces -> writable places
-    -> own /proc -> own user namespace, without the right to make more -> no capabilities -> seccomp
+    fork (new pid namespace) -> own mount, ipc, uts, cgroup and network namespaces -> writable
+    places -> own /proc -> own user namespace, without the right to make more -> no capabilities
+    -> seccomp
 
 The mount, pid, ipc, uts and network namespaces belong to the template's user namespace, the process
 to one below it: nothing inside holds, or can ever get, a capability over any of them.
@@ -87,7 +88,7 @@ def enter(
 
 
 def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
-    """Mount one tmpfs with the sandbox's disk limits and show its parts where a tenant may write."""
+    """Mount one tmpfs with the sandbox's disk limits; show its parts where a tenant may write."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount(
         "tmpfs",

@@ -104,7 +104,7 @@ def mount(
     flags: int = 0,
     data: Optional[str] = None,
 ) -> None:
-    """Call mount(2)."""
+    """Mount `source`, or a file system of `kind`, on `target`."""
     _check(
         _libc.mount(
             source.encode() if source is not None else None,
@@ -170,16 +170,14 @@ def set_mount_flags(path: str, flags: int, recursive: bool = True) -> None:
 def clone_mount(path: str) -> int:
     """Return a descriptor of a detached copy of the mount at `path`."""
     return _check(
-        _syscall(
-            _SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC
-        ),
+        _syscall(_SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC),
         "open_tree",
         path,
     )
 
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
-    """Call prctl(2)."""
+    """Set a property of this process; `option` says which."""
     _check(
         _libc.prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), 0, 0), "prctl", str(option)
     )

@@ -1,11 +1,12 @@
 """The template's main loop: forks sandboxes on request, reaps them, and never outlives its host.
 
 Packets on the control socket are JSON objects.
-    host -> template   {"op": "create", "id", ...} with the guest's socket attached; {"op": "kill", "id"}
+    host -> template   {"op": "create", "id", ...} with the guest's socket attached
+                       {"op": "kill", "id"}
     template -> host   {"event": "ready" | "failed" | "created" | "exited", ...}
 
-The process has one thread.  It is the only parent of its sandboxes' first processes, so that a pid it
-kills is always the one it means.  When the control socket ends it kills them all, reaps them and
+The process has one thread.  It is the only parent of its sandboxes' first processes, so that a pid
+it kills is always the one it means.  When the control socket ends it kills them all, reaps them and
 removes its host's cgroups.
 
     T1  Every forked child is in `_children` from the fork until it has been reaped.
@@ -24,6 +25,7 @@ import signal
 import socket
 import struct
 import time
+from types import FrameType
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from . import jail, kernel
@@ -34,6 +36,10 @@ SPARE_NETWORKS = 8
 """Network namespaces made ahead while idle: one takes about 0.5 ms."""
 
 _EXIT_GRACE = 4.0
+
+
+def _wake_only(_number: int, _frame: Optional[FrameType]) -> None:
+    """Do nothing: a handler has to be there, so that the signal reaches the wake-up descriptor."""
 
 
 class Child:
@@ -55,7 +61,7 @@ class Template:
     def __init__(
         self, control: socket.socket, privileged: bool, cgroup_dirs: Sequence[Tuple[int, str]]
     ) -> None:
-        """Serve `control`; `cgroup_dirs` are (descriptor of the parent, name) to remove at the end."""
+        """Serve `control`; `cgroup_dirs` are to be removed at the end: (parent, opened; name)."""
         self._control = control
         self._privileged = privileged
         self._cgroup_dirs = cgroup_dirs
@@ -72,7 +78,7 @@ class Template:
 
     def run(self) -> Child:
         """Serve until the host goes away; return a Child in each process that was forked."""
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _wake_only)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -209,7 +215,7 @@ class Template:
                 raise
 
     def _end(self) -> NoReturn:
-        """The host is gone: leave nothing behind."""
+        """Leave nothing behind: the host is gone."""
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + _EXIT_GRACE
