@@ -1,0 +1,177 @@
+"""`multi_code_executor`: compile and run a program in one of many languages."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+
+import anyio
+
+from sandpool.errors import FileFailed, SandpoolError
+from sandpool.ids import new_sandbox_id
+from sandpool.models import ExecResult, ToolConfig, ToolResult
+from sandpool.service import Sandbox
+from sandpool.tools.builtin import BuiltIn
+from sandpool.tools.factory import register_tool
+from sandpool.tools.languages import LANGUAGES, Language, Step
+
+_CLEANUP_BOUND = 10.0
+_PROBE_TIMEOUT = 10.0
+_NOT_FOUND = 127
+
+_PROBE = 'for name; do command -v "$name" >/dev/null 2>&1 && echo "$name"; done; true'
+
+
+class _MissingError(Exception):
+    """The sandbox has not got what the language needs; the message says what."""
+
+
+@register_tool("multi_code_executor")
+class MultiCodeExecutor(BuiltIn[ToolConfig]):
+    """Runs a program, with the compilers and interpreters that the sandbox has."""
+
+    default_description = "Compile and run a program; languages: " + ", ".join(LANGUAGES)
+    properties = {
+        "language": {"type": "string", "enum": list(LANGUAGES), "description": "Its language"},
+        "code": {"type": "string", "description": "The text of its main file"},
+        "files": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "Texts of further files by their paths below the program's directory",
+        },
+        "compile_timeout": {
+            "type": "integer",
+            "description": "Seconds until the compiler is killed; by default the most there may be",
+        },
+        "run_timeout": {
+            "type": "integer",
+            "description": "Seconds until the program is killed",
+            "default": 30,
+        },
+    }
+    required = ("language", "code")
+    time_argument = "run_timeout"
+
+    async def execute(
+        self,
+        sandbox_context: Sandbox,
+        *,
+        language: str,
+        code: str,
+        files: Mapping[str, str] | None = None,
+        compile_timeout: int | None = None,
+        run_timeout: int | None = None,
+    ) -> ToolResult:
+        """Write the files to a new directory, compile, run, and remove the directory."""
+        found = LANGUAGES.get(language.lower())
+        if found is None:
+            return self.failure(f"Unsupported language: {language}")
+        if not code.strip():
+            return self.failure("Invalid input")
+        for name in files or {}:
+            if not _is_below(name) or posixpath.normpath(name) == found.main:
+                return self.failure(f"File name {name!r} is not allowed")
+        limits = (
+            self._compile_limit(compile_timeout),
+            self.time_limit(sandbox_context, run_timeout),
+        )
+        directory = f"/tmp/sandpool-{new_sandbox_id()}"  # noqa: S108 - inside the sandbox
+        try:
+            await _write(sandbox_context, directory, {**(files or {}), found.main: code})
+            return await self._run(sandbox_context, found, code, directory, limits)
+        except _MissingError as error:
+            return self.failure(f"{language}: {error}", language=language)
+        except FileFailed as error:
+            return self.failure(f"{error.filename}: {error.strerror}", errno=error.errno)
+        finally:
+            await _remove(sandbox_context, directory)
+
+    async def _run(
+        self,
+        sandbox: Sandbox,
+        language: Language,
+        code: str,
+        directory: str,
+        limits: tuple[int, int],
+    ) -> ToolResult:
+        compile_limit, run_limit = limits
+        steps = [(step, compile_limit, "compile") for step in language.compile_steps(code)]
+        steps.append((language.run_step(code), run_limit, "run"))
+        stdout, duration, is_cut = "", 0.0, False
+        for step, limit, phase in steps:
+            run = await _step(sandbox, language, step, directory, limit)
+            stdout += run.stdout
+            duration += run.duration
+            is_cut = is_cut or run.truncated
+            if phase == "run" or not run.ok:
+                break
+        whole = run.model_copy(update={"stdout": stdout, "duration": duration, "truncated": is_cut})
+        verb = "Compilation" if phase == "compile" else "Program"
+        return self.from_run(
+            whole, limit, failure=f"{verb} failed with exit code {run.exit_code}", phase=phase
+        )
+
+    def _compile_limit(self, asked: int | None) -> int:
+        if asked is None:
+            return self.max_timeout
+        self.check_timeout("compile_timeout", asked)
+        return asked
+
+
+async def _step(
+    sandbox: Sandbox, language: Language, step: Step, directory: str, limit: int
+) -> ExecResult:
+    """Run one step.  What is there is asked for only if there is a choice, or nothing was found."""
+    names = step[0].split("|")
+    env = dict(language.env)
+    if len(names) == 1:
+        run = await sandbox.exec(step, cwd=directory, env=env, timeout=limit)
+        if run.exit_code == _NOT_FOUND:
+            await _need_programs(sandbox, language)
+        return run
+    # The first of them is the usual one; asking first would cost every call a process.
+    for name in names:
+        run = await sandbox.exec([name, *step[1:]], cwd=directory, env=env, timeout=limit)
+        if run.exit_code != _NOT_FOUND or not _says_missing(run, name):
+            return run
+    await _need_programs(sandbox, language)
+    return run
+
+
+def _says_missing(run: ExecResult, name: str) -> bool:
+    """Whether the sandbox itself says that there is no such program."""
+    return not run.stdout and run.stderr == f"{name}: command not found\n"
+
+
+async def _need_programs(sandbox: Sandbox, language: Language) -> None:
+    """Raise `_MissingError` unless the sandbox has the programs of a language."""
+    names = [name for choice in language.programs for name in choice]
+    probe = await sandbox.exec(["sh", "-c", _PROBE, "sh", *names], timeout=_PROBE_TIMEOUT)
+    there = set(probe.stdout.split("\n"))
+    missing = [choice for choice in language.programs if not there.intersection(choice)]
+    if missing:
+        wanted = ", ".join(" or ".join(choice) for choice in missing)
+        raise _MissingError(f"the sandbox has no {wanted}; use an image that has")
+
+
+async def _write(sandbox: Sandbox, directory: str, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        await sandbox.files.write(posixpath.join(directory, name), text)
+
+
+async def _remove(sandbox: Sandbox, directory: str) -> None:
+    # Cancel: it can come at any time, and the next call must not find this one's files.
+    with anyio.move_on_after(_CLEANUP_BOUND, shield=True):
+        try:
+            await sandbox.files.remove(directory, recursive=True, missing_ok=True)
+        except SandpoolError:
+            # A sandbox that is dead or no longer ours needs no cleaning, and the error of the call,
+            # if there is one, says more.
+            return
+
+
+def _is_below(name: str) -> bool:
+    """Whether a path stays in the directory that it is joined to."""
+    parts: Sequence[str] = posixpath.normpath(name).split("/")
+    is_plain = bool(name) and "\0" not in name and not name.endswith("/")
+    return is_plain and parts[0] not in ("", ".", "..")
