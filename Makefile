@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-# The oldest python3 that will do wins nothing: take the first that is new enough and can make a venv.
+# The first on PATH that is new enough and can make virtual environments.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 /usr/bin/python3; do \
 	if $$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
 	then command -v $$python; break; fi; done)
@@ -18,7 +18,9 @@ DEV := $(VENV)/.dev-installed
 # What `make test` leaves out: what needs more than this host's kernel, or more than its two minutes.
 HOST_ONLY := not slow and not benchmark and not docker and not network and not ray
 
-.PHONY: help setup demo test test-unit test-all check bench docs lock clean
+CHECKS := format lint mypy pyright contracts spelling fragments
+
+.PHONY: help setup demo test test-unit test-all check bench docs lock clean $(CHECKS:%=check-%)
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -37,14 +39,28 @@ test-unit: $(DEV)  ## Test without any sandbox (seconds)
 test-all: $(DEV)  ## Test everything that this host can run; the skips say why
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(DEV)  ## Check format, lint, types, import contracts, spelling and changelog fragments
-	$(BIN)/ruff format --check .
+check: $(CHECKS:%=check-%)  ## Check format, lint, types, import contracts, spelling and changelog fragments
+
+check-format: $(DEV)
+	$(BIN)/ruff format --check --output-format concise .
+
+check-lint: $(DEV)
 	$(BIN)/ruff check .
+
+check-mypy: $(DEV)
 	$(BIN)/mypy
+
+check-pyright: $(DEV)
 	$(BIN)/pyright
-	$(BIN)/lint-imports --no-cache
+
+check-contracts: $(DEV)
+	$(BIN)/lint-imports --no-cache --no-logo
+
+check-spelling: $(DEV)
 	$(BIN)/codespell
-	$(BIN)/python -m pytest -q -p no:randomly tests/test_changelog.py
+
+check-fragments: $(DEV)
+	$(BIN)/python -m pytest -q tests/test_changelog.py
 
 bench: $(RUNTIME)  ## Run the benchmark suite
 	$(BIN)/sandpool bench
