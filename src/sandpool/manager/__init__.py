@@ -1,1 +1,1 @@
-"""x."""
+"""Managers: named pools, and sandboxes by id, in this process."""

@@ -40,13 +40,17 @@ class Hold:
     @property
     def box(self) -> Box:
         """The box; raises what the right ended with, `SandboxLeased`, or `SandboxDied`."""
-        if self._over is not None:
-            raise self._over
+        self.check()
         if self._withheld is not None:
             raise SandboxLeased(self._withheld)
         if (died := self._box.died) is not None:
             raise died
         return self._box
+
+    def check(self) -> None:
+        """Raise what the right ended with, if it has."""
+        if self._over is not None:
+            raise self._over.with_traceback(None)
 
     def withhold(self, reason: str | None) -> None:
         """Refuse with `SandboxLeased` until called again with None."""
@@ -129,7 +133,7 @@ class BoxContext:
     """One stateful interpreter; implements `service.Context`."""
 
     def __init__(self, hold: Hold, context_id: str) -> None:
-        """Called by `BoxContexts.open`."""
+        """Name one that is there; called by `BoxContexts.open`."""
         self._hold = hold
         self.id = context_id
 

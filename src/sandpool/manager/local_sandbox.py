@@ -24,7 +24,7 @@ import anyio
 
 from sandpool.backends.base import Backend, Box, BoxSpec
 from sandpool.clock import Clock, MonotonicClock
-from sandpool.errors import CreateFailed, SandboxNotActive, SandpoolError
+from sandpool.errors import CreateFailed, SandboxDied, SandboxNotActive, SandpoolError
 from sandpool.manager import archive, recipe
 from sandpool.manager.backends import default_backend
 from sandpool.manager.hold import BoxContexts, BoxFiles, Hold, command_line, follow, run_options
@@ -93,6 +93,7 @@ class LocalSandbox(Sandbox):
             SandboxStatus.INITIALIZING, self._clock.now(), updated_at=self.created_at
         )
         self._hold: Hold | None = None
+        self._withheld: str | None = None
 
     # What it is.
 
@@ -132,7 +133,7 @@ class LocalSandbox(Sandbox):
 
     @property
     def is_in_use(self) -> bool:
-        """Whether a call is in progress."""
+        """Whether a call is in progress, through whichever handle."""
         return self._state.calls > 0
 
     @property
@@ -184,6 +185,7 @@ class LocalSandbox(Sandbox):
         """Take a box that has just been made; the sandbox is running."""
         self._state.box = box
         self._hold = Hold(box)
+        self._hold.withhold(self._withheld)
         box.on_death(self._note_death)
         self.update_status(SandboxStatus.RUNNING)
 
@@ -199,6 +201,7 @@ class LocalSandbox(Sandbox):
                 self.update_status(SandboxStatus.ERROR)
                 raise
             self._state.box = None
+        self._hold = None
         await self._close_own_backend()
         if self._state.status is not SandboxStatus.STOPPED:
             self.update_status(SandboxStatus.STOPPED)
@@ -207,6 +210,17 @@ class LocalSandbox(Sandbox):
         """Make sure that nothing is left."""
         if self._state.box is not None:
             await self.stop()
+
+    async def check(self) -> None:
+        """Return when its guest has answered."""
+        await super().check()
+        await self.need_box().ping()
+
+    def need_box(self) -> Box:
+        """Return its box, whoever holds it; `SandboxNotActive` while it has none."""
+        if self._state.box is None:
+            raise self._not_active()
+        return self._state.box
 
     async def _close_own_backend(self) -> None:
         backend, self._state.own_backend = self._state.own_backend, None
@@ -231,25 +245,35 @@ class LocalSandbox(Sandbox):
         self._hold = hold
 
     def withhold(self, reason: str | None) -> None:
-        """Refuse calls on this object with `SandboxLeased`, until called again with None."""
+        """Refuse calls on this object with `SandboxLeased`, until called again with None.
+
+        Handles made by `lend` are not concerned.
+        """
+        self._withheld = reason
         if self._hold is not None:
             self._hold.withhold(reason)
 
     @contextmanager
     def _using(self) -> Iterator[Box]:
-        box = self._need_hold().box
+        hold = self._need_hold()
+        box = hold.box
         self._state.calls += 1
         try:
             yield box
+        except SandboxDied:
+            # A box that was destroyed because the lease ended says less than the lease does.
+            hold.check()
+            raise
         finally:
             self._state.calls -= 1
 
     def _need_hold(self) -> Hold:
         if self._hold is None:
-            raise SandboxNotActive(
-                f"Sandbox {self.id} is not active (status: {self.status.value})"
-            )
+            raise self._not_active()
         return self._hold
+
+    def _not_active(self) -> SandboxNotActive:
+        return SandboxNotActive(f"Sandbox {self.id} is not active (status: {self.status.value})")
 
     # Running things.
 

@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from sandpool.backends.base import BoxSpec, Limits
-from sandpool.errors import ImageNotFound, InvalidSpec, Unsupported
+from sandpool.errors import ImageNotFound, InvalidSpec, UnknownSandboxType, Unsupported
 from sandpool.models import (
     DockerNotebookConfig,
     DockerSandboxConfig,
     NativeSandboxConfig,
     PoolSpec,
+    Recycle,
     SandboxConfig,
     SandboxType,
 )
@@ -58,7 +59,9 @@ def parse_type(sandbox_type: SandboxType | str) -> SandboxType:
         return SandboxType(sandbox_type)
     except ValueError:
         known = ", ".join(SandboxType)
-        raise InvalidSpec(f"{sandbox_type!r} is not a sandbox type; there are {known}") from None
+        raise UnknownSandboxType(
+            f"{sandbox_type!r} is not a sandbox type; there are {known}"
+        ) from None
 
 
 def parse_config(
@@ -129,6 +132,31 @@ def pool_config(spec: PoolSpec) -> NativeSandboxConfig:
             "pids": spec.pids,
             "disk_mb": spec.disk_mb,
         },
+    )
+
+
+def shared_pool(
+    name: str, config: SandboxConfig, box: BoxSpec, *, size: int, recycle: Recycle, max_age: float
+) -> PoolSpec:
+    """Return the definition of a pool of `size` sandboxes that `initialize_pool` asks for.
+
+    The pool has that many members and no more, whether they are free or lent.
+    """
+    return PoolSpec(
+        name=name,
+        image=box.image,
+        cpus=box.limits.cpus,
+        memory_mb=box.limits.memory_mb,
+        disk_mb=box.limits.disk_mb,
+        pids=box.limits.pids,
+        preload=box.preload,
+        env=dict(box.env),
+        working_dir=box.working_dir,
+        tools_config={key: dict(settings) for key, settings in config.tools_config.items()},
+        warm=size,
+        max=size,
+        max_age=max_age,
+        recycle=recycle,
     )
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 Body = Callable[..., Awaitable[None]]
 """Called with `task_status=`, and runs until it is cancelled."""
@@ -27,47 +28,73 @@ _CLOSE_BOUND = 30.0
 """Seconds that cancelled bodies have to clean up."""
 
 
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One body on the present loop.  It is also the body's `task_status`."""
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    has_begun: anyio.Event = field(default_factory=anyio.Event)
+    """Set once the body has called `started()`, or has ended without."""
+
+    def started(self, value: object = None) -> None:
+        """Be told by the body that it is ready."""
+        self.has_begun.set()
+
+
 class Runtime:
     """One owned task with a task group in it."""
 
     def __init__(self) -> None:
         """Know no loop yet."""
         self._bodies: dict[str, Body] = {}
-        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._jobs: dict[str, _Job] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._group: TaskGroup | None = None
         self._ready = anyio.Event()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the background work is going on the running loop."""
+        task = self._task
+        return task is not None and not task.done() and self._loop is asyncio.get_running_loop()
+
     async def ensure(self) -> None:
         """Have the background work going on the running loop."""
-        loop = asyncio.get_running_loop()
-        if self._loop is loop and self._task is not None and not self._task.done():
+        if self.is_here:
             if not self._ready.is_set():
                 await self._ready.wait()
             return
+        loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop and self._loop.is_running():
             raise RuntimeError("this manager is in use on another event loop that is still running")
         # Invariant R1: an earlier task was cancelled by its loop, or died with it.
         self._loop = loop
         self._group = None
+        self._jobs.clear()
         self._ready = anyio.Event()
         self._task = loop.create_task(self._run(self._ready), name="sandpool-manager")
         await self._ready.wait()
 
     async def add(self, name: str, body: Body) -> None:
-        """Run `body` from now on; returns once it has called `task_status.started()`."""
+        """Run `body` from now on; returns once it has called `task_status.started()`.
+
+        Cancelled, it leaves the body running; `remove` ends it.
+        """
         self._bodies[name] = body
         await self.ensure()
-        if name not in self._scopes and self._group is not None:
-            await self._start(self._group, name, body)
+        job = self._jobs.get(name)
+        if job is None and self._group is not None:
+            job = self._start(self._group, name, body)
+        if job is not None:
+            await job.has_begun.wait()
 
     def remove(self, name: str) -> None:
         """Cancel a body, if it runs, and forget it."""
         self._bodies.pop(name, None)
-        scope = self._scopes.get(name)
-        if scope is not None:
-            scope.cancel()
+        job = self._jobs.get(name)
+        if job is not None:
+            job.scope.cancel()
 
     async def aclose(self) -> None:
         """Cancel everything and wait for its end, up to a bound."""
@@ -84,25 +111,29 @@ class Runtime:
     async def _run(self, ready: anyio.Event) -> None:
         try:
             async with anyio.create_task_group() as group:
-                for name, body in list(self._bodies.items()):
-                    await self._start(group, name, body)
+                jobs = [self._start(group, name, body) for name, body in self._bodies.items()]
+                for job in jobs:
+                    await job.has_begun.wait()
                 self._group = group
                 ready.set()
                 await anyio.sleep_forever()
         finally:
-            self._scopes.clear()
+            self._group = None
             ready.set()
 
-    async def _start(self, group: TaskGroup, name: str, body: Body) -> None:
-        self._scopes[name] = anyio.CancelScope()
-        await group.start(self._guard, name, body)
+    def _start(self, group: TaskGroup, name: str, body: Body) -> _Job:
+        job = self._jobs[name] = _Job()
+        group.start_soon(self._guard, name, body, job)
+        return job
 
-    async def _guard(self, name: str, body: Body, *, task_status: TaskStatus[object]) -> None:
+    async def _guard(self, name: str, body: Body, job: _Job) -> None:
         """Run one body so that its failure is logged and ends nothing else."""
         try:
-            with self._scopes[name]:
-                await body(task_status=task_status)
+            with job.scope:
+                await body(task_status=job)
         except Exception:  # one boundary per task
             _log.exception("%s stopped working", name)
         finally:
-            self._scopes.pop(name, None)
+            job.has_begun.set()
+            if self._jobs.get(name) is job:
+                del self._jobs[name]

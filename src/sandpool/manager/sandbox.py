@@ -15,7 +15,7 @@ from typing import Any, Self
 import anyio.to_thread
 
 from sandpool.clock import MonotonicClock
-from sandpool.errors import ToolDisabled, ToolNotFound, Unsupported
+from sandpool.errors import SandboxNotActive, ToolDisabled, ToolNotFound, Unsupported
 from sandpool.ids import new_sandbox_id
 from sandpool.manager import archive
 from sandpool.manager.recipe import redacted
@@ -50,6 +50,7 @@ class Sandbox(abc.ABC):
         self.created_at = now
         self.updated_at = now
         self.metadata: dict[str, Any] = {}
+        self._since = MonotonicClock().now()
         self._tools: dict[str, Tool] = {}
         self._disabled: set[str] = set()
 
@@ -57,6 +58,16 @@ class Sandbox(abc.ABC):
     @abc.abstractmethod
     def sandbox_type(self) -> SandboxType:
         """What it is made of."""
+
+    @property
+    def since(self) -> float:
+        """When its status last changed, on the monotonic clock."""
+        return self._since
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a call is in progress, as far as is known."""
+        return self.status is SandboxStatus.BUSY
 
     @abc.abstractmethod
     async def start(self) -> None:
@@ -151,6 +162,17 @@ class Sandbox(abc.ABC):
         """Note a change of status, and when it was."""
         self.status = status
         self.updated_at = MonotonicClock().utc()
+        self._since = MonotonicClock().now()
+
+    async def check(self) -> None:
+        """Raise unless it can be used; called by its pool before it is lent."""
+        if self.status not in ACTIVE:
+            raise SandboxNotActive(f"Sandbox {self.id} is not active (status: {self.status.value})")
+
+    async def renew(self) -> None:
+        """Replace what it consists of, so that nothing of its past is left; same id."""
+        await self.stop()
+        await self.start()
 
     def get_info(self) -> SandboxInfo:
         """Describe it; environment variables by name only."""

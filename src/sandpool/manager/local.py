@@ -1,0 +1,504 @@
+"""`LocalSandboxManager`: sandboxes by id and named pools, in this process.
+
+It decides nothing by itself.  Who holds what is `registry`'s, how pools are filled is
+`sandpool.pool`'s, what a lease means is `sandbox_pool`'s, and which sandboxes are too old is
+`sweeper`'s; here they are put together behind `SandboxService`.
+
+    not started ──start──► running ──stop──► not started
+
+One manager may be started, used and stopped on three event loops, the first two closed by then (see
+`runtime`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from sandpool import config as settings
+from sandpool.backends.base import Backend
+from sandpool.clock import Clock, MonotonicClock
+from sandpool.errors import (
+    InvalidSpec,
+    ManagerNotStarted,
+    NoCapacity,
+    PoolExists,
+    PoolNotInitialized,
+    SandboxNotFound,
+    SandpoolError,
+)
+from sandpool.manager import archive
+from sandpool.manager.backends import Backends
+from sandpool.manager.lending import Lending
+from sandpool.manager.manager import SandboxManager
+from sandpool.manager.member import Members, end
+from sandpool.manager.pools import Pools
+from sandpool.manager.recipe import parse_config, parse_type, pool_config, unredacted_spec
+from sandpool.manager.registry import Registry
+from sandpool.manager.runtime import Runtime
+from sandpool.manager.sandbox import Sandbox
+from sandpool.manager.sandbox_pool import Loan, SandboxPool, Tenancy
+from sandpool.manager.sweeper import Ages, Candidate, Sweeper
+from sandpool.manager.workshop import Workshop
+from sandpool.models import (
+    NAME_PATTERN,
+    PoolInfo,
+    PoolSpec,
+    Recycle,
+    SandboxConfig,
+    SandboxInfo,
+    SandboxManagerConfig,
+    SandboxStatus,
+    SandboxType,
+    ToolResult,
+)
+from sandpool.service import Sandbox as ServiceSandbox
+
+_log = logging.getLogger(__name__)
+
+_CLEANUP_INTERVAL = 300
+"""Seconds between background sweeps, by default."""
+
+_STOP_BOUND = 60.0
+"""Seconds that `stop` may take; what is left then dies with its connection or this process."""
+
+_DELETE_BOUND = 10.0
+"""Seconds that the clean-up of a sandbox that failed to start may take."""
+
+
+class LocalSandboxManager(SandboxManager):
+    """Keeps warm pools of sandboxes, and sandboxes by id, in this process.
+
+    Implements `SandboxService`, whose docstrings say what each method does.
+    """
+
+    def __init__(
+        self,
+        config: SandboxManagerConfig | None = None,
+        *,
+        backends: Mapping[str, Callable[[], Backend]] | None = None,
+        images: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        cleanup_interval: int | None = None,
+        recycle: Recycle = "fresh",
+    ) -> None:
+        """Describe it; nothing runs before `start`.
+
+        Args:
+            config: Its settings.
+            backends: What makes sandboxes, by the name of their type; by default only `native`.
+            images: What image names stand for; by default what `SANDPOOL_IMAGES` says.
+            clock: What time is.
+            cleanup_interval: Seconds between background sweeps, where `config` does not say.
+            recycle: What happens to a sandbox after `execute_tool_in_pool`: `fresh` (a new one
+                takes its place), `reset` (it is renewed under its id), or `reuse` (as it is: the
+                next caller meets what this one left).
+        """
+        super().__init__(config)
+        self._clock = clock if clock is not None else MonotonicClock()
+        self._cleanup_interval = (
+            self.config.cleanup_interval or cleanup_interval or _CLEANUP_INTERVAL
+        )
+        self._backends = Backends(backends)
+        self._runtime = Runtime()
+        self._registry = Registry(self.config.max_sandboxes)
+        self._pools = Pools(self._runtime)
+        self._workshop = Workshop(
+            self._backends, images if images is not None else settings.images(), self._clock
+        )
+        self._lending = Lending(
+            self._pools,
+            self._workshop,
+            self._new_pool,
+            recycle=recycle,
+            max_age=self.config.max_running_age,
+        )
+        self._sweeper = Sweeper(
+            self._candidates,
+            self.delete_sandbox,
+            ages=Ages(running=self.config.max_running_age, stopped=self.config.max_stopped_age),
+            interval=self._cleanup_interval,
+            clock=self._clock,
+        )
+        self._running = False
+        self._pool_condition = anyio.Condition()
+        self._pool_lock = anyio.Lock()
+
+    # Its life.
+
+    async def start(self) -> None:
+        """Begin; no effect on a running one."""
+        if self._running:
+            return
+        self._running = True
+        try:
+            await self._runtime.add("sweeper", self._sweeper.run)
+        except BaseException:
+            self._running = False
+            raise
+
+    async def stop(self) -> None:
+        """End every lease, destroy everything, and end; no effect on a stopped one.
+
+        Shielded from cancellation and bounded: what cannot be destroyed is logged.
+        """
+        if not self._running:
+            return
+        self._running = False
+        with anyio.move_on_after(_STOP_BOUND, shield=True) as scope:
+            await self._pools.close_all()
+            await self._delete_all(self._registry.own())
+            try:
+                await self._backends.aclose()
+            except SandpoolError:
+                _log.exception("a backend could not be closed")
+            await self._runtime.aclose()
+        if scope.cancelled_caught:
+            _log.error("stopping took longer than %s s and was given up", _STOP_BOUND)
+        self._registry.sandboxes.clear()
+
+    async def _need_running(self) -> None:
+        if not self._running:
+            raise ManagerNotStarted("Sandbox manager not started")
+        await self._runtime.ensure()
+
+    # Sandboxes, by id.
+
+    async def create_sandbox(
+        self,
+        sandbox_type: SandboxType,
+        config: SandboxConfig | dict[str, Any] | None = None,
+        sandbox_id: str | None = None,
+    ) -> str:
+        """Make and start a sandbox and return its id."""
+        await self._need_running()
+        kind = parse_type(sandbox_type)
+        sandbox = self._workshop.make(kind, parse_config(kind, config), _check_id(sandbox_id))
+        self._registry.add(sandbox)
+        try:
+            await sandbox.initialize_tools()
+            await sandbox.start()
+            self._registry.check_present(sandbox)
+        except BaseException:
+            # Cancel: neither the sandbox nor its id is left behind.
+            with anyio.move_on_after(_DELETE_BOUND, shield=True):
+                await self._delete_all([sandbox])
+            raise
+        return sandbox.id
+
+    async def get_sandbox(self, sandbox_id: str) -> Sandbox | None:
+        """Return a sandbox; None if there is none with this id.
+
+        Calls on one that is lent to somebody else raise `SandboxLeased`.
+        """
+        try:
+            return self._registry.find(sandbox_id)
+        except SandboxNotFound:
+            return None
+
+    async def get_sandbox_info(self, sandbox_id: str) -> SandboxInfo | None:
+        """Describe a sandbox; None if there is none with this id."""
+        sandbox = self._registry.sandboxes.get(sandbox_id)
+        return sandbox.get_info() if sandbox is not None else None
+
+    async def list_sandboxes(
+        self, status_filter: SandboxStatus | None = None, *, status: SandboxStatus | None = None
+    ) -> list[SandboxInfo]:
+        """Describe all sandboxes, or those with one status (`status` is the same filter)."""
+        wanted = status_filter if status_filter is not None else status
+        return [
+            sandbox.get_info()
+            for sandbox in self._registry.sandboxes.values()
+            if wanted is None or sandbox.status == wanted
+        ]
+
+    async def stop_sandbox(self, sandbox_id: str) -> bool:
+        """End its processes and keep its record; False if there is none.
+
+        A pool that it belongs to makes another one in its place.
+        """
+        sandbox = self._registry.sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return False
+        self._expel(sandbox)
+        await sandbox.stop()
+        return True
+
+    async def delete_sandbox(self, sandbox_id: str) -> bool:
+        """End it and forget it; False if there is none.
+
+        A pool that it belongs to makes another one in its place.
+        """
+        sandbox = self._registry.sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return False
+        await self._delete(sandbox)
+        return True
+
+    async def execute_tool(
+        self, sandbox_id: str, tool_name: str, parameters: dict[str, Any]
+    ) -> ToolResult:
+        """Run one tool in one sandbox."""
+        await self._need_running()
+        return await self._registry.usable(sandbox_id).execute_tool(tool_name, parameters)
+
+    async def get_sandbox_tools(self, sandbox_id: str) -> dict[str, Any]:
+        """Return the function schema of each of its tools; `SandboxNotFound`."""
+        return self._registry.find(sandbox_id).get_available_tools()
+
+    async def put_archive(self, sandbox_id: str, target_dir: str, data: bytes) -> bool:
+        """Unpack a tar archive below `target_dir`."""
+        await self._need_running()
+        sandbox = self._registry.usable(sandbox_id)
+        return await sandbox.put_archive(archive.check_target_dir(target_dir), data)
+
+    async def put_dir(self, sandbox_id: str, source_dir: str | Path, target_dir: str) -> bool:
+        """Copy the contents of a local directory to `target_dir`, links left out."""
+        await self._need_running()
+        sandbox = self._registry.usable(sandbox_id)
+        return await sandbox.put_dir(source_dir, archive.check_target_dir(target_dir))
+
+    async def get_stats(self) -> dict[str, Any]:
+        """Return counts, for people and monitors.
+
+        The `pool_` figures are those of the pools behind `execute_tool_in_pool`.
+        """
+        sandboxes = list(self._registry.sandboxes.values())
+        pools = self._lending.pools
+        stats = [pool.pool.stats() for pool in pools]
+        return {
+            "manager_type": "local",
+            "total_sandboxes": len(sandboxes),
+            "status_counts": dict(Counter(sandbox.status.value for sandbox in sandboxes)),
+            "sandbox_types": dict(Counter(sandbox.sandbox_type.value for sandbox in sandboxes)),
+            "running": self._running,
+            "cleanup_interval": self._cleanup_interval,
+            "pool_size": sum(each.ready + each.leased + each.resetting for each in stats),
+            "pool_enabled": self.config.pool_size > 0,
+            "pool_initialized": self._pool_initialized,
+            "pool_free": sum(each.ready for each in stats),
+            "pool_busy": sum(each.leased + each.resetting for each in stats),
+            "pool_waiting": sum(each.waiting for each in stats),
+            "pool_target": sum(pool.spec.warm for pool in pools),
+            "pool_create_failures": sum(each.create_failures for each in stats),
+            "pool_last_error": next((each.last_error for each in stats if each.last_error), None),
+        }
+
+    async def cleanup_all_sandboxes(self) -> None:
+        """Delete everything that this manager owns, pools included; `DestroyFailed`."""
+        await self._pools.close_all()
+        failures = await self._delete_all(list(self._registry.sandboxes.values()))
+        if failures:
+            raise failures[0]
+
+    # The pool without a name.
+
+    async def initialize_pool(
+        self,
+        pool_size: int | None = None,
+        sandbox_type: SandboxType | None = None,
+        config: SandboxConfig | dict[str, Any] | None = None,
+    ) -> list[str]:
+        """Warm a pool for `execute_tool_in_pool` and return its members' ids."""
+        await self._need_running()
+        size = pool_size if pool_size is not None else self.config.pool_size
+        if size <= 0:
+            _log.warning("initialize_pool: a pool of %d sandboxes is none, nothing is made", size)
+            return []
+        self._check_room(size)
+        kind = parse_type(sandbox_type if sandbox_type is not None else SandboxType.DOCKER)
+        parsed = parse_config(kind, config if config is not None else self.config.sandbox_config)
+        return await self._lending.initialize(size, kind, parsed)
+
+    async def execute_tool_in_pool(
+        self, tool_name: str, parameters: dict[str, Any], timeout: float | None = None
+    ) -> ToolResult:
+        """Borrow a sandbox, run one tool in it, and give it back."""
+        if not self._lending.is_initialized:
+            if not (self._running and self.config.pool_size):
+                raise PoolNotInitialized("there is no sandbox pool; call initialize_pool first")
+            await self.initialize_pool()
+        await self._need_running()
+        wait = timeout if timeout is not None else self.config.timeout
+        return await self._lending.run(tool_name, parameters, wait)
+
+    # Pools, by name.
+
+    async def create_pool(self, spec: PoolSpec) -> PoolInfo:
+        """Make a pool and start to fill it."""
+        await self._need_running()
+        if self._pools.has(spec.name):
+            raise PoolExists(f"there is a pool {spec.name!r} already")
+        self._check_room(spec.warm)
+        kind, config = SandboxType(spec.backend), pool_config(spec)
+        await self._workshop.prepare(kind, config)
+        pool = self._new_pool(spec, kind, config)
+        await self._pools.open(pool)
+        return pool.info()
+
+    async def list_pools(self) -> list[PoolInfo]:
+        """Describe all pools, those of `initialize_pool` included."""
+        return [pool.info() for pool in self._pools.all()]
+
+    async def get_pool(self, name: str) -> PoolInfo:
+        """Describe one pool; `PoolNotFound`."""
+        return self._pools.get(name).info()
+
+    async def update_pool(self, name: str, spec: PoolSpec) -> PoolInfo:
+        """Give a pool a new definition."""
+        await self._need_running()
+        pool = self._pools.get(name)
+        if spec.name != name:
+            raise InvalidSpec(f"a pool keeps its name: {name!r} cannot become {spec.name!r}")
+        if pool in self._lending.pools:
+            raise InvalidSpec(f"pool {name!r} is defined by initialize_pool; call that instead")
+        spec = unredacted_spec(spec, pool.spec)
+        kind, config = SandboxType(spec.backend), pool_config(spec)
+        members = None
+        if config != pool_config(pool.spec):
+            await self._workshop.prepare(kind, config)
+            members = self._members(spec, kind, config)
+        if self._pools.get(name) is pool:
+            pool.update(spec, members)
+        return pool.info()
+
+    async def delete_pool(self, name: str, *, force: bool = False) -> None:
+        """Remove a pool; `PoolInUse` while it has leases, unless `force` ends them."""
+        await self._pools.close(self._pools.get(name), force=force)
+
+    async def wait_pool_warm(self, name: str, count: int | None = None) -> None:
+        """Wait until `count` sandboxes (by default all of `warm`) are ready; `PoolDegraded`."""
+        await self._need_running()
+        await self._pools.get(name).pool.wait_warm(count)
+
+    async def claim(
+        self,
+        pool: str,
+        *,
+        timeout: float | None = None,
+        min_remaining: float | None = None,
+        check_health: bool = False,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
+        lifetime: float | None = None,
+    ) -> ServiceSandbox:
+        """Take a sandbox for good: it is the caller's until deleted or expired."""
+        await self._need_running()
+        tenancy = await self._pools.get(pool).claim(
+            timeout=timeout,
+            min_remaining=min_remaining,
+            check=check_health or None,
+            env=env,
+            cwd=cwd,
+            lifetime=lifetime,
+        )
+        return tenancy.handle
+
+    def lease(
+        self,
+        pool: str,
+        *,
+        timeout: float | None = None,
+        min_remaining: float | None = None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
+    ) -> AbstractAsyncContextManager[ServiceSandbox]:
+        """Borrow a sandbox for the length of an `async with` block."""
+
+        async def borrow() -> Tenancy:
+            await self._need_running()
+            return await self._pools.get(pool).borrow(
+                timeout=timeout, min_remaining=min_remaining, env=env, cwd=cwd
+            )
+
+        return Loan(borrow)
+
+    # What suites written for the enclave interface look at.
+
+    @property
+    def _sandboxes(self) -> dict[str, Sandbox]:
+        return self._registry.sandboxes
+
+    @property
+    def _sandbox_pool(self) -> list[str]:
+        return self._lending.free_ids()
+
+    @property
+    def _pool_initialized(self) -> bool:
+        return self._lending.is_initialized
+
+    # How it is put together.
+
+    def _new_pool(self, spec: PoolSpec, kind: SandboxType, config: SandboxConfig) -> SandboxPool:
+        members = self._members(spec, kind, config)
+        return SandboxPool(spec, members, registry=self._registry, clock=self._clock)
+
+    def _members(self, spec: PoolSpec, kind: SandboxType, config: SandboxConfig) -> Members:
+        make = self._workshop.maker(kind, config)
+        return Members(spec.name, make, self._registry, health=spec.health_check)
+
+    def _candidates(self) -> Iterator[Candidate]:
+        for sandbox in self._registry.own():
+            yield Candidate(
+                id=sandbox.id,
+                status=sandbox.status,
+                age=self._clock.now() - sandbox.since,
+                is_in_use=sandbox.is_in_use,
+            )
+
+    def _check_room(self, count: int) -> None:
+        if count > self._registry.limit:
+            raise NoCapacity(
+                f"a pool of {count} is more than the {self._registry.limit} sandboxes that this "
+                "manager may have (max_sandboxes)"
+            )
+
+    def _expel(self, sandbox: Sandbox) -> None:
+        """Take a sandbox out of its pool, if it has one; it will not be lent again."""
+        tenure = self._registry.tenure(sandbox.id)
+        if tenure is None:
+            return
+        self._registry.detach(sandbox.id)
+        if not self._pools.has(tenure.pool):
+            return
+        pool = self._pools.get(tenure.pool)
+        claim = pool.claims.get(sandbox.id)
+        if claim is not None:
+            claim.spoil()
+        else:
+            pool.pool.report_dead(sandbox)
+
+    async def _delete(self, sandbox: Sandbox) -> None:
+        self._expel(sandbox)
+        await end(sandbox)
+        if self._registry.sandboxes.get(sandbox.id) is sandbox:
+            self._registry.remove(sandbox.id)
+
+    async def _delete_all(self, sandboxes: list[Sandbox]) -> list[SandpoolError]:
+        """Delete them at the same time, and return what went wrong."""
+        failures: list[SandpoolError] = []
+
+        async def delete(sandbox: Sandbox) -> None:
+            try:
+                await self._delete(sandbox)
+            except SandpoolError as error:
+                _log.exception("sandbox %s could not be deleted", sandbox.id)
+                failures.append(error)
+
+        async with anyio.create_task_group() as group:
+            for sandbox in sandboxes:
+                group.start_soon(delete, sandbox)
+        return failures
+
+
+def _check_id(sandbox_id: str | None) -> str | None:
+    if sandbox_id is not None and not re.fullmatch(NAME_PATTERN, sandbox_id):
+        raise InvalidSpec(f"sandbox_id {sandbox_id!r} does not match {NAME_PATTERN}")
+    return sandbox_id

@@ -1,0 +1,135 @@
+"""`Members`: makes, checks, renews and destroys the sandboxes of one pool.
+
+It is what a manager's pool has for a factory: the one place where a backend and a pool meet.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import anyio
+
+from sandpool.backends.base import RunOptions
+from sandpool.errors import CreateFailed, SandpoolError
+from sandpool.manager.local_sandbox import LocalSandbox
+from sandpool.manager.registry import Registry, withheld_text
+from sandpool.manager.sandbox import Sandbox
+from sandpool.models import HealthCheck, SandboxStatus
+
+_log = logging.getLogger(__name__)
+
+Maker = Callable[[], Sandbox]
+"""Makes a sandbox object with a new id; nothing runs yet."""
+
+_CLEANUP_BOUND = 10.0
+"""Seconds that what is left of a failed creation has to go."""
+
+
+def ignore_death(sandbox: Sandbox) -> None:
+    """Do nothing; stands in until a pool listens."""
+
+
+class Members:
+    """Implements `pool.Factory` for sandboxes."""
+
+    def __init__(
+        self, pool: str, make: Maker, registry: Registry, *, health: HealthCheck | None = None
+    ) -> None:
+        """Make sandboxes for the pool of this name, with ids in `registry`."""
+        self._pool = pool
+        self._make = make
+        self._registry = registry
+        self.health = health if health is not None else HealthCheck()
+        """What a healthy sandbox answers to, besides its guest's ping."""
+        self.on_death: Callable[[Sandbox], None] = ignore_death
+        """Told of each sandbox that dies by itself."""
+        self.resetting: list[str] = []
+        """The ids of those that are being renewed, oldest first."""
+
+    async def create(self) -> Sandbox:
+        """Make a healthy sandbox; called by the pool.
+
+        Failed or cancelled, it leaves nothing behind, not even an id.
+        """
+        sandbox = self._make()
+        self._registry.add(sandbox, self._pool)
+        try:
+            if isinstance(sandbox, LocalSandbox):
+                sandbox.withhold(withheld_text(sandbox.id, self._pool))
+            else:
+                await sandbox.initialize_tools()
+            await sandbox.start()
+            await self._admit(sandbox)
+        except BaseException:
+            # Cancel: a creation that is given up must not outlive the pool's interest in it.
+            await self._clear(sandbox)
+            raise
+        return sandbox
+
+    async def check(self, item: Sandbox) -> None:
+        """Raise unless the sandbox is healthy; called before it is lent and now and then."""
+        await item.check()
+        if isinstance(item, LocalSandbox):
+            await self._check_service(item)
+
+    async def reset(self, item: Sandbox) -> None:
+        """Give a sandbox a new inside under its old id; called when a lease ends.
+
+        Nothing of the last tenant can be left, because nothing is kept.
+        """
+        item.update_status(SandboxStatus.INITIALIZING)
+        self.resetting.append(item.id)
+        try:
+            await item.renew()
+            await self._admit(item)
+        finally:
+            self.resetting.remove(item.id)
+
+    async def destroy(self, item: Sandbox) -> None:
+        """End a sandbox, and forget it unless somebody wants to keep its record."""
+        await end(item)
+        # A sandbox that was stopped by its id is no member any more: its record stays.
+        if self._registry.is_member(item):
+            self._registry.remove(item.id)
+
+    async def _clear(self, sandbox: Sandbox) -> None:
+        try:
+            with anyio.move_on_after(_CLEANUP_BOUND, shield=True):
+                await end(sandbox)
+        except SandpoolError:
+            _log.exception("what is left of sandbox %s could not be removed", sandbox.id)
+        finally:
+            if self._registry.is_member(sandbox):
+                self._registry.remove(sandbox.id)
+
+    async def _admit(self, sandbox: Sandbox) -> None:
+        await self.check(sandbox)
+        self._registry.check_present(sandbox)
+        if isinstance(sandbox, LocalSandbox):
+            sandbox.need_box().on_death(lambda _: self.on_death(sandbox))
+        sandbox.update_status(SandboxStatus.IDLE)
+
+    async def _check_service(self, sandbox: LocalSandbox) -> None:
+        """Check what runs in the sandbox, as the pool's definition says."""
+        box, health = sandbox.need_box(), self.health
+        if health.kind == "exec":
+            result = await box.exec(RunOptions(argv=health.command, timeout=health.timeout))
+            if not result.ok:
+                said = (result.stderr or result.stdout).strip()[-200:]
+                raise CreateFailed(
+                    f"the health check {health.command[0]!r} ended with {result.exit_code}: {said}"
+                )
+        elif health.kind == "tcp" and health.port is not None:
+            stream = await box.dial(health.port)
+            await stream.aclose()
+
+
+async def end(sandbox: Sandbox) -> None:
+    """Stop a sandbox and remove what is left of it, even if stopping it failed."""
+    try:
+        await sandbox.stop()
+    except SandpoolError:
+        await sandbox.cleanup()
+        raise
+    await sandbox.cleanup()

@@ -1,0 +1,370 @@
+"""`SandboxPool`: one named pool of a manager, and the tenancies of its sandboxes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType, TracebackType
+from typing import Literal
+
+import anyio
+
+from sandpool.backends.base import Binding
+from sandpool.clock import Clock
+from sandpool.errors import (
+    AcquireTimeout,
+    InvalidSpec,
+    LeaseOver,
+    SandboxDied,
+    SandboxNotActive,
+    SandpoolError,
+    Unsupported,
+)
+from sandpool.ids import new_pool_id
+from sandpool.manager.hold import Hold
+from sandpool.manager.local_sandbox import LocalSandbox
+from sandpool.manager.member import Members
+from sandpool.manager.recipe import redacted_spec
+from sandpool.manager.registry import Registry
+from sandpool.manager.sandbox import ACTIVE, Sandbox
+from sandpool.models import PoolInfo, PoolSpec, SandboxStatus, check_env, check_working_dir
+from sandpool.pool import Lease, Policy, Pool
+from sandpool.service import Sandbox as ServiceSandbox
+
+_BIND_BOUND = 5.0
+"""Seconds that a warm sandbox has to take its binding; one that needs longer is not healthy."""
+
+_NO_ENV: Mapping[str, str | None] = MappingProxyType({})
+
+_States = Literal["open", "degraded", "draining", "closed"]
+_STATES: Mapping[str, _States] = {
+    "new": "open",
+    "open": "open",
+    "degraded": "degraded",
+    "draining": "draining",
+    "closed": "closed",
+}
+
+
+class Tenancy:
+    """A lease, and the handle that works until it ends."""
+
+    __slots__ = ("_hold", "_item", "_lease", "_pool", "is_spoilt", "sandbox")
+
+    def __init__(self, pool: SandboxPool, lease: Lease[Sandbox]) -> None:
+        """Begin; called by `SandboxPool.borrow` for a lease that it has just been given."""
+        item = lease.item
+        if item.status not in ACTIVE:
+            raise SandboxNotActive(f"sandbox {item.id} is {item.status.value}")
+        self._pool = pool
+        self._lease = lease
+        self._item = item
+        self._hold: Hold | None = None
+        self.is_spoilt = False
+        """Whether the sandbox must not be used again, whatever the pool's `recycle` says."""
+        self.sandbox: Sandbox = item
+        """The tenant's handle."""
+        if isinstance(item, LocalSandbox):
+            self._hold = Hold(item.need_box())
+            self.sandbox = item.lend(self._hold)
+        item.update_status(SandboxStatus.BUSY)
+        lease.on_end(self._ended)
+
+    @property
+    def id(self) -> str:
+        """The sandbox's id."""
+        return self._item.id
+
+    @property
+    def handle(self) -> ServiceSandbox:
+        """The tenant's handle, as `SandboxService` gives it out; `Unsupported`."""
+        if not isinstance(self.sandbox, LocalSandbox):
+            kind = self._item.sandbox_type.value
+            raise Unsupported(f"{kind} sandboxes can only be lent by execute_tool_in_pool")
+        return self.sandbox
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it ends by itself, on the monotonic clock; None: never."""
+        return self._lease.expires_at
+
+    async def bind(self, env: Mapping[str, str | None], cwd: str | None) -> None:
+        """Give the sandbox what belongs to this tenant; `SandboxDied` if it does not answer."""
+        item = self._item
+        if not isinstance(item, LocalSandbox):
+            if env or cwd is not None:
+                kind = item.sandbox_type.value
+                raise Unsupported(f"a {kind} sandbox cannot be given an environment at hand-over")
+            return
+        # What one tenant was given must not reach the next, and it cannot be taken back for sure.
+        self.is_spoilt = bool(env) or cwd is not None
+        binding = Binding(epoch=self._lease.epoch, env=env, cwd=cwd)
+        with anyio.move_on_after(_BIND_BOUND) as scope:
+            await item.need_box().bind(binding)
+        if scope.cancelled_caught:
+            raise SandboxDied(f"sandbox {item.id} did not answer", reason="backend")
+
+    def limit(self, lifetime: float | None, now: float) -> None:
+        """End it after `lifetime` seconds, unless the sandbox's own life ends before."""
+        if lifetime is None:
+            return
+        expires_at = self._lease.expires_at
+        if expires_at is None or now + lifetime < expires_at:
+            self._lease.set_deadline(lifetime)
+
+    def end(self) -> None:
+        """Give the sandbox back; no effect once it has ended.  Never waits."""
+        if self.is_spoilt and not self._lease.is_over:
+            self._pool.pool.report_dead(self._item)
+        self._lease.release_nowait()
+
+    def spoil(self) -> None:
+        """Give the sandbox back as one that must not be used again.  Never waits."""
+        self.is_spoilt = True
+        self.end()
+
+    def _ended(self, reason: str) -> None:
+        """Be told, once, that the lease has ended by whatever."""
+        if self._hold is not None:
+            self._hold.end(_farewell(self.id, self._pool.name, reason))
+        self._pool.forget(self)
+        goes_back = reason == "released" and self._pool.spec.recycle == "reuse"
+        if goes_back and not self.is_spoilt and self._item.status is SandboxStatus.BUSY:
+            self._item.update_status(SandboxStatus.IDLE)
+
+
+def _farewell(sandbox_id: str, pool: str, reason: str) -> SandpoolError:
+    """Return what calls through a handle raise after its lease has ended for this reason."""
+    if reason == "expired":
+        return SandboxDied(f"sandbox {sandbox_id} reached the end of its life", reason="expired")
+    if reason == "closed":
+        return LeaseOver(f"the lease of sandbox {sandbox_id} ended with pool {pool}")
+    return LeaseOver(f"the lease of sandbox {sandbox_id} is over")
+
+
+class SandboxPool:
+    """A pool under a name, with its definition."""
+
+    def __init__(
+        self, spec: PoolSpec, members: Members, *, registry: Registry, clock: Clock
+    ) -> None:
+        """Describe it; `pool.run` opens it."""
+        self.spec = spec
+        self.pool_id = new_pool_id()
+        self.members = members
+        self.pool: Pool[Sandbox] = Pool(members, policy(spec), name=spec.name, clock=clock)
+        self.claims: dict[str, Tenancy] = {}
+        """The claimed ones by the id of their sandbox."""
+        self._registry = registry
+        self._clock = clock
+        members.on_death = self.pool.report_dead
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.spec.name
+
+    async def borrow(
+        self,
+        *,
+        timeout: float | None = None,
+        min_remaining: float | None = None,
+        check: bool | None = None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
+        lifetime: float | None = None,
+    ) -> Tenancy:
+        """Take a lease and bind its sandbox.
+
+        A sandbox that turns out to be dead at its hand-over is replaced by another within the same
+        `timeout`.  Raises what `Pool.acquire` raises, and `InvalidSpec`.
+        """
+        _check_times(timeout=timeout, min_remaining=min_remaining)
+        if lifetime is not None and not 0 < lifetime < float("inf"):
+            raise InvalidSpec(f"lifetime must be a positive number of seconds, not {lifetime!r}")
+        if env:
+            _check_env(env)
+        if cwd is not None:
+            _check_cwd(cwd)
+        begun = self._clock.now()
+        left = timeout
+        while True:
+            lease = await self.pool.acquire(timeout=left, min_remaining=min_remaining, check=check)
+            # Cancel: from here on the lease is ours, and every way out of here ends it.
+            try:
+                tenancy = Tenancy(self, lease)
+                await tenancy.bind(env or _NO_ENV, cwd)
+                tenancy.limit(lifetime, self._clock.now())
+            except (SandboxDied, SandboxNotActive) as died:
+                self._reject(lease)
+                if timeout is not None:
+                    left = timeout - (self._clock.now() - begun)
+                    if left <= 0:
+                        raise AcquireTimeout(
+                            f"no sandbox of pool {self.name} was alive within {timeout}s",
+                            step="check",
+                        ) from died
+            except BaseException:
+                self._reject(lease)
+                raise
+            else:
+                return tenancy
+
+    async def claim(
+        self,
+        *,
+        timeout: float | None = None,
+        min_remaining: float | None = None,
+        check: bool | None = None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
+        lifetime: float | None = None,
+    ) -> Tenancy:
+        """Borrow for good: from now on, calls by the sandbox's id are the tenant's."""
+        if lifetime is None:
+            lifetime = self.spec.timeout_secs or None
+        tenancy = await self.borrow(
+            timeout=timeout,
+            min_remaining=min_remaining,
+            check=check,
+            env=env,
+            cwd=cwd,
+            lifetime=lifetime,
+        )
+        # One claimed sandbox is never lent again, whatever the pool does after a borrow.
+        tenancy.is_spoilt = True
+        tenure = self._registry.tenure(tenancy.id)
+        if tenure is not None:
+            tenure.claimed = tenancy.sandbox
+            self.claims[tenancy.id] = tenancy
+        return tenancy
+
+    def forget(self, tenancy: Tenancy) -> None:
+        """Be told by a tenancy that it has ended."""
+        if self.claims.get(tenancy.id) is tenancy:
+            del self.claims[tenancy.id]
+            tenure = self._registry.tenure(tenancy.id)
+            if tenure is not None:
+                tenure.claimed = None
+
+    def ids(self) -> list[str]:
+        """Return the ids of its sandboxes, idle ones first, in the order of their hand-out."""
+        idle = [sandbox.id for sandbox in self.pool.idle()]
+        seen = frozenset(idle)
+        held = [lease.item.id for lease in self.pool.leases()]
+        return [*idle, *(key for key in held if key not in seen)]
+
+    async def wait_filled(self) -> None:
+        """Wait until it has `warm` members, lent ones included; `PoolDegraded`, `PoolClosed`."""
+        stats = self.pool.stats()
+        await self.pool.wait_warm(max(0, self.spec.warm - stats.leased - stats.resetting))
+
+    def update(self, spec: PoolSpec, members: Members | None) -> None:
+        """Take a new definition; with `members` given, idle sandboxes are replaced by theirs."""
+        self.spec = spec
+        self.pool.update(policy(spec))
+        if members is None:
+            self.members.health = spec.health_check
+            return
+        members.on_death = self.pool.report_dead
+        self.members = members
+        self.pool.replace_idle(members)
+
+    def info(self) -> PoolInfo:
+        """Describe it; its environment by name only."""
+        stats = self.pool.stats()
+        return PoolInfo(
+            name=self.name,
+            pool_id=self.pool_id,
+            spec=redacted_spec(self.spec),
+            state=_STATES[stats.state],
+            ready=stats.ready,
+            creating=stats.creating,
+            leased=stats.leased,
+            resetting=stats.resetting,
+            waiting=stats.waiting,
+            created=stats.created,
+            destroyed=stats.destroyed,
+            create_failures=stats.create_failures,
+            hits=stats.hits,
+            misses=stats.misses,
+            last_error=stats.last_error,
+        )
+
+    def _reject(self, lease: Lease[Sandbox]) -> None:
+        self.pool.report_dead(lease.item)
+        lease.release_nowait()
+
+
+def policy(spec: PoolSpec) -> Policy:
+    """Return how the generic pool is to keep what `spec` defines."""
+    return Policy(
+        warm=spec.warm,
+        max=spec.max,
+        builders=spec.builders,
+        recycle=spec.recycle,
+        lifetime=spec.lifetime,
+        min_remaining=spec.min_remaining,
+        max_age=spec.max_age,
+        claim_timeout=spec.claim_timeout,
+        maintain_every=spec.maintain_every,
+        check_interval=spec.health_check.interval,
+        # A sandbox that had tenants before is never handed on without a look at it.
+        check_at_handover=spec.check_at_handover or spec.recycle == "reuse",
+        check_timeout=spec.health_check.timeout,
+    )
+
+
+def _check_times(**times: float | None) -> None:
+    for name, seconds in times.items():
+        # Not `seconds < 0`: that would let a NaN through.
+        if seconds is not None and not seconds >= 0:
+            raise InvalidSpec(f"{name} must be a number of seconds, not {seconds!r}")
+
+
+def _check_env(env: Mapping[str, str | None]) -> None:
+    try:
+        check_env({name: value or "" for name, value in env.items()})
+    except (TypeError, ValueError) as error:
+        raise InvalidSpec(f"env: {error}") from None
+
+
+def _check_cwd(cwd: str) -> None:
+    try:
+        check_working_dir(cwd)
+    except (AttributeError, ValueError) as error:
+        raise InvalidSpec(f"cwd: {error}") from None
+
+
+class Loan(AbstractAsyncContextManager[ServiceSandbox]):
+    """A sandbox for the length of an `async with` block."""
+
+    def __init__(self, borrow: Callable[[], Awaitable[Tenancy]]) -> None:
+        """Know how to borrow; nothing is taken before the block begins."""
+        self._borrow = borrow
+        self._tenancy: Tenancy | None = None
+
+    async def __aenter__(self) -> ServiceSandbox:
+        """Borrow."""
+        if self._tenancy is not None:
+            raise LeaseOver("a lease is for one `async with` block; make another one")
+        self._tenancy = await self._borrow()
+        try:
+            return self._tenancy.handle
+        except Unsupported:
+            self._tenancy.end()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give it back; after a cancellation, never to be used again."""
+        if self._tenancy is None:
+            return
+        if kind is not None and issubclass(kind, anyio.get_cancelled_exc_class()):
+            self._tenancy.spoil()
+        else:
+            self._tenancy.end()
