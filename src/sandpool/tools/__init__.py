@@ -15,14 +15,12 @@ from sandpool.tools.shell_executor import ShellExecutor
 from sandpool.tools.tool import Tool
 
 __all__ = [
-    # Making tools.
-    "Tool",
-    "ToolFactory",
-    "register_tool",
-    # The tools that sandpool has.
     "FileOperation",
     "MultiCodeExecutor",
     "NotebookExecutor",
     "PythonExecutor",
     "ShellExecutor",
+    "Tool",
+    "ToolFactory",
+    "register_tool",
 ]

@@ -1,7 +1,7 @@
 """Checks the arguments of a tool call against the tool's JSON schema.
 
-Held are the names (unknown, missing) and the types, at every depth.  What a value means, such as which
-operations there are, is for the tool itself to judge.
+Held are the names (unknown, missing) and the types, at every depth.  What a value means, such as
+which operations there are, is for the tool itself to judge.
 """
 
 from __future__ import annotations

@@ -11,15 +11,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sandpool.tools.script import MAX_DEPTH, Command, NotUnderstood, Word, commands
+from sandpool.tools.script import Command, NotUnderstood, Word, commands
 
 _SYSTEM_DIRS = frozenset(
     f"{root}{name}" for root in ("/", "/usr/", "/usr/local/") for name in ("bin", "sbin")
 )
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "rbash"})
-_RUNNERS = frozenset(
-    "builtin busybox chroot chrt command doas env exec flock ionice ltrace nice nohup nsenter parallel "
-    "setpriv setsid stdbuf strace sudo taskset time timeout toybox unshare watch xargs".split()
+_RUNNERS = (
+    frozenset({"builtin", "busybox", "chroot", "chrt", "command", "doas", "env", "exec", "flock"})
+    | {"ionice", "ltrace", "nice", "nohup", "nsenter", "parallel", "setpriv", "setsid", "stdbuf"}
+    | {"strace", "sudo", "taskset", "time", "timeout", "toybox", "unshare", "watch", "xargs"}
 )
 """Commands whose arguments are a command."""
 _DECLARATIONS = frozenset({"declare", "export", "local", "readonly", "typeset"})
@@ -93,9 +94,7 @@ class _Judge:
         if not isinstance(script, str):
             return self.command(Command([Word(text, text) for text in script]), " ".join(script))
         try:
-            if self.depth > MAX_DEPTH:
-                raise NotUnderstood("it is nested too deeply")
-            found = commands(script)
+            found = commands(script, depth=self.depth)
         except NotUnderstood as error:
             if self.policy.allowed is not None:
                 return f"Command cannot be checked: {error}"
@@ -154,8 +153,8 @@ class _Judge:
     def _runner(self, arguments: list[Word], script: str) -> str | None:
         """`env A=1 CMD`, `timeout 5 CMD`: judge what it runs.
 
-        An option's value may look like the command and is judged in its place; that refuses too much
-        and never too little, because in a block list's eyes every word counts.
+        An option's value may look like the command and is judged in its place; that refuses too
+        much and never too little, because in a block list's eyes every word counts.
         """
         for index, word in enumerate(arguments):
             text = word.text

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import base64
 import binascii
-import posixpath
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 
@@ -50,7 +49,7 @@ class FileOperation(BuiltIn[FileOperationConfig]):
 
     default_description = "Create, read, write, delete, list or look for files"
     config_class = FileOperationConfig
-    properties = {
+    properties: ClassVar[Mapping[str, Any]] = {
         "operation": {
             "type": "string",
             "enum": list(OPERATIONS),
@@ -95,6 +94,7 @@ class FileOperation(BuiltIn[FileOperationConfig]):
             return self.failure(f"Unknown operation: {operation}")
         if operation == "write" and content is None:
             return self.failure("Content is required for write operation")
+        self._check_encoding(encoding)
         limit = self.time_limit(sandbox_context, None)
         with anyio.move_on_after(limit):
             try:
@@ -135,8 +135,8 @@ class FileOperation(BuiltIn[FileOperationConfig]):
             return self.success(f"Successfully deleted: {shown}")
         if operation == "read":
             data = await files.read(path, max_size=self.config.max_file_size)
-            return self.success(self._decode(data, encoding), size=len(data))
-        data = self._encode(content, encoding)
+            return self.success(_decode(data, encoding), size=len(data))
+        data = _encode(content, encoding)
         if len(data) > self.config.max_file_size:
             raise FileTooLarge(f"{shown} would be too large")
         await files.write(path, data)
@@ -173,35 +173,38 @@ class FileOperation(BuiltIn[FileOperationConfig]):
             raise _RefusedError(f"{path} cannot be checked")
         return list(found)
 
-    def _decode(self, data: bytes, encoding: str) -> str:
+    def _check_encoding(self, encoding: str) -> None:
         if encoding == "base64":
-            return base64.b64encode(data).decode("ascii")
+            return
         try:
-            return data.decode(encoding)
-        except LookupError:
-            raise self._unknown_encoding(encoding) from None
-        except ValueError as error:
-            raise _RefusedError(
-                f"The file is not {encoding} text; read it with encoding='base64'"
-            ) from error
+            "a".encode(encoding)
+        except (LookupError, ValueError):
+            raise InvalidToolArgument(
+                f"{self.name}: argument 'encoding': {encoding!r} is not an encoding of text"
+            ) from None
 
-    def _encode(self, content: str, encoding: str) -> bytes:
-        if encoding == "base64":
-            try:
-                return base64.b64decode(content, validate=True)
-            except (binascii.Error, ValueError):
-                raise _RefusedError("The content is not base64") from None
+
+def _decode(data: bytes, encoding: str) -> str:
+    if encoding == "base64":
+        return base64.b64encode(data).decode("ascii")
+    try:
+        return data.decode(encoding)
+    except ValueError as error:
+        raise _RefusedError(
+            f"The file is not {encoding} text; read it with encoding='base64'"
+        ) from error
+
+
+def _encode(content: str, encoding: str) -> bytes:
+    if encoding == "base64":
         try:
-            return content.encode(encoding)
-        except LookupError:
-            raise self._unknown_encoding(encoding) from None
-        except ValueError as error:
-            raise _RefusedError(f"The content cannot be written as {encoding}") from error
-
-    def _unknown_encoding(self, encoding: str) -> InvalidToolArgument:
-        return InvalidToolArgument(
-            f"{self.name}: argument 'encoding': {encoding!r} is not an encoding of text"
-        )
+            return base64.b64decode(content, validate=True)
+        except (binascii.Error, ValueError):
+            raise _RefusedError("The content is not base64") from None
+    try:
+        return content.encode(encoding)
+    except ValueError as error:
+        raise _RefusedError(f"The content cannot be written as {encoding}") from error
 
 
 def listing(entries: Sequence[DirEntry], most: int) -> tuple[str, bool]:

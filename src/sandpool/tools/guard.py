@@ -1,11 +1,12 @@
 """The module policy of `python_executor`, and the import guard that holds it inside a run.
 
-The text of this file is sent into the sandbox in front of the code (`modules.guarded`), and the host
-imports it for `refused`, so that both ends judge by the same lines.  Hence: standard library only,
-Python 3.8 and later, no imports of ours.
+The text of this file is sent into the sandbox in front of the code (`ModulePolicy.guarded`), and
+the host imports it for `refused`, so that both ends judge by the same lines.  Hence: standard
+library only, Python 3.8 and later, no imports of ours.
 
-It is a policy and no security boundary: code that is allowed to run at all can find its way round any
-guard in the same interpreter (`sys.modules`, frames, `ctypes`).  What keeps a tenant in is the sandbox.
+It is a policy and no security boundary: code that is allowed to run at all can find its way round
+any guard in the same interpreter (`sys.modules`, frames, `ctypes`).  What keeps a tenant in is the
+sandbox.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing import Any, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
-_MACHINERY = frozenset(
-    ("importlib", "importlib._bootstrap", "importlib._bootstrap_external", "_frozen_importlib")
-)
 _ALWAYS = frozenset(("__future__", "__main__"))
 
 
@@ -32,8 +31,8 @@ def refused(
 ) -> str | None:
     """Return the first module that `import name` or `from name import members` may not have.
 
-    `allowed` is a list, or None for everything; an entry stands for a module and all below it.  What
-    is blocked stays blocked if it is allowed too.  None: nothing is refused.
+    `allowed` is a list, or None for everything; an entry stands for a module and all below it.
+    What is blocked stays blocked if it is allowed too.  None: nothing is refused.
     """
     if name in _ALWAYS:
         return None
@@ -41,8 +40,8 @@ def refused(
         if _covers(entry, name):
             return name
         for member in members:
-            if _covers(entry, "%s.%s" % (name, member)):
-                return "%s.%s" % (name, member)
+            if _covers(entry, f"{name}.{member}"):
+                return f"{name}.{member}"
     if allowed is None or any(_covers(entry, name) for entry in allowed):
         return None
     below = [entry for entry in allowed if entry.startswith(name + ".")]
@@ -50,7 +49,7 @@ def refused(
         return name
     # A package above an allowed module is imported on the way to it, and is good for that only.
     for member in members:
-        full = "%s.%s" % (name, member)
+        full = f"{name}.{member}"
         if not any(_covers(entry, full) or entry.startswith(full + ".") for entry in below):
             return full
     return None
@@ -69,6 +68,7 @@ class _Guard:
         self._allowed = allowed
         self._blocked = blocked
         self._libraries = tuple(libraries)
+        self._checkers: list[types.CodeType] = []
 
     def install(self) -> None:
         """Stand in the way from now on."""
@@ -77,11 +77,11 @@ class _Guard:
 
         original, original_module = builtins.__import__, importlib.import_module
 
-        def __import__(
+        def import_(
             name: str,
             globals: Mapping[str, object] | None = None,
             locals: Mapping[str, object] | None = None,
-            fromlist: Sequence[str] = (),
+            fromlist: Sequence[str] | None = (),
             level: int = 0,
         ) -> types.ModuleType:
             if level == 0:
@@ -92,9 +92,11 @@ class _Guard:
             self._check(str(name), ())
             return original_module(name, package)
 
-        builtins.__import__ = __import__
+        self._checkers = [import_.__code__, import_module.__code__]
+        builtins.__import__ = import_
         importlib.import_module = import_module
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]  # it finds nothing, ever
+        importlib.__import__ = import_
+        sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Refuse, or leave the search to the finders behind this one."""
@@ -103,20 +105,23 @@ class _Guard:
     def _check(self, name: str, members: Iterable[str]) -> None:
         found = refused(name, members, self._allowed, self._blocked)
         if found is not None and not self._asked_by_library():
-            raise ImportError("module %r is not allowed here" % found, name=found)
+            raise ImportError(f"module {found!r} is not allowed here", name=found)
 
     def _asked_by_library(self) -> bool:
-        frame: types.FrameType | None = sys._getframe(2)
-        own = _Guard.install.__code__.co_filename
+        """Whether the import that is being checked is not the code's own wish."""
+        frame: types.FrameType | None = sys._getframe(3)  # noqa: SLF001 - there is no other way
         while frame is not None:
-            at = frame.f_globals.get("__name__")
-            if at not in _MACHINERY and frame.f_code.co_filename != own:
+            if frame.f_code in self._checkers:
+                # A step of an import that has been checked.
+                return True
+            name = str(frame.f_globals.get("__name__"))
+            if name != "importlib" and not name.startswith(("importlib.", "_frozen_importlib")):
                 return self._is_library(frame.f_globals)
             frame = frame.f_back
         return False
 
     def _is_library(self, variables: Mapping[str, Any]) -> bool:
-        spec = variables.get("__spec__")
+        spec: Any = variables.get("__spec__")
         module = sys.modules.get(getattr(spec, "name", ""))
         # Only the globals of a module that was really imported: not a dict that says it is one.
         if module is None or vars(module) is not variables:
@@ -129,8 +134,8 @@ def _installed() -> list[str]:
     """Return where the installation keeps its modules; never the working directory."""
     import os
 
-    here = os.getcwd()
-    found = [os.path.abspath(path) for path in sys.path if path]
+    here = os.getcwd()  # noqa: PTH109 - pathlib would be one more import of every run
+    found = [os.path.abspath(path) for path in sys.path if path]  # noqa: PTH100
     return [path.rstrip("/") + "/" for path in found if path != here]
 
 
@@ -152,7 +157,9 @@ def run(source: str, name: str, allowed: Sequence[str] | None, blocked: Sequence
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001 - told as the interpreter does, without our frames
-        trace = error.__traceback__
-        below = trace.tb_next if trace is not None else None
-        traceback.print_exception(type(error), error, below)
+        told = traceback.TracebackException.from_exception(error)
+        own = run.__code__.co_filename
+        theirs = [frame for frame in told.stack if frame.filename != own]
+        told.stack = traceback.StackSummary.from_list(theirs)
+        sys.stderr.writelines(told.format())
         sys.exit(1)

@@ -1,7 +1,7 @@
 """`ModulePolicy`: which modules the code of `python_executor` may import.
 
-The code is read before it runs, so that what it plainly says is refused without running any of it, and
-it runs under an import guard (`guard.py`) for what it does not say.
+The code is read before it runs, so that what it plainly says is refused without running any of it,
+and it runs under an import guard (`guard.py`) for what it does not say.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ModulePolicy:
     def refusal(self, source: str) -> str | None:
         """Say why this code may not run; None if nothing in its text forbids it.
 
-        Code that does not compile is not refused: the interpreter says better what is wrong with it.
+        Code that does not compile is not refused: the interpreter says better what is wrong.
         """
         if len(source) > MAX_SOURCE:
             return f"Code over {MAX_SOURCE} characters cannot be checked for imports"

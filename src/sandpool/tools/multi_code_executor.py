@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import anyio
 
@@ -31,7 +32,7 @@ class MultiCodeExecutor(BuiltIn[ToolConfig]):
     """Runs a program, with the compilers and interpreters that the sandbox has."""
 
     default_description = "Compile and run a program; languages: " + ", ".join(LANGUAGES)
-    properties = {
+    properties: ClassVar[Mapping[str, Any]] = {
         "language": {"type": "string", "enum": list(LANGUAGES), "description": "Its language"},
         "code": {"type": "string", "description": "The text of its main file"},
         "files": {

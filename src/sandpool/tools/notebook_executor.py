@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -20,7 +21,7 @@ from sandpool.tools.tool import timeout_text
 class _Notebook:
     """The kernel of one sandbox handle."""
 
-    # Held while a cell runs: the cells of a notebook run one after another, in the order of the calls.
+    # Held while a cell runs: cells run one after another, in the order of the calls.
     turn: anyio.Lock = field(default_factory=anyio.Lock)
     context: Context | None = None
     is_restarted: bool = False
@@ -36,7 +37,7 @@ class NotebookExecutor(BuiltIn[ToolConfig]):
 
     default_description = "Run a notebook cell; variables are kept from cell to cell"
     sandbox_types = (SandboxType.DOCKER_NOTEBOOK,)
-    properties = {
+    properties: ClassVar[Mapping[str, Any]] = {
         "code": {"type": "string", "description": "Python code of the cell"},
         "timeout": TIMEOUT,
     }

@@ -1,8 +1,8 @@
 """`PathPolicy`: which paths `file_operation` may touch.  Pure.
 
-Paths are judged as the sandbox's own kernel resolves them, so a link out of an allowed directory leads
-nowhere.  A program that changes links while the call is under way can still win the race: this is a
-policy for well-meaning callers, and what keeps a tenant in is the sandbox.
+Paths are judged as the sandbox's own kernel resolves them, so a link out of an allowed directory
+leads nowhere.  A program that changes links while the call is under way can still win the race:
+this is a policy for well-meaning callers, and what keeps a tenant in is the sandbox.
 """
 
 from __future__ import annotations

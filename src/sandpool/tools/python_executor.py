@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import anyio.to_thread
 
@@ -21,7 +22,7 @@ class PythonExecutor(BuiltIn[PythonExecutorConfig]):
 
     default_description = "Run Python code and return what it prints"
     config_class = PythonExecutorConfig
-    properties = {
+    properties: ClassVar[Mapping[str, Any]] = {
         "code": {"type": "string", "description": "Python code to run"},
         "timeout": TIMEOUT,
     }

@@ -1,8 +1,8 @@
 """Reads shell scripts just far enough to say which commands they would run.
 
-Not a shell: it knows quotes, lists, pipes, groups, loops, conditions, here-documents, assignments and
-substitutions, follows the nested ones, and raises `NotUnderstood` for the rest (functions, `case`,
-arithmetic, arrays).  What it cannot know before the script runs it says so: `Word.text` is None.
+Not a shell: it knows quotes, lists, pipes, groups, loops, conditions, here-documents, assignments
+and substitutions, follows the nested ones, and raises `NotUnderstood` for the rest (functions,
+`case`, arithmetic, arrays).  What only the running shell knows, it says so: `Word.text` is None.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=")
 _SUBSCRIPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\[")
 _PARAMETER = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*|[0-9@*#?$!-])")
 # Not `${!x}`, `${x@P}`, `${x:1}`, `${x[1]}`: those can evaluate what is in the variable.
-_BRACED = re.compile(r"\$\{#?[A-Za-z0-9_@*?]+(?::?[-=+?][^$`'\"{}\\]*|[#%]{1,2}[^$`'\"{}\\]*)?\}")
+_BRACED = re.compile(
+    r"\$\{#?(?:[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*?])(?::?[-=+?][^$`'\"{}\\]*|[#%]{1,2}[^$`'\"{}\\]*)?\}"
+)
 _REDIRECTION = re.compile(r"[0-9]*(?:<<<|<<-|<<|<>|<&|<|>>|>&|>\||>)|&>>?")
 _OPERATOR = re.compile(r"&&|\|\||\|&|;|&|\||\n")
 
@@ -55,12 +57,12 @@ class Command:
     """The variables that are set for it, or by it where there are no words."""
 
 
-def commands(script: str) -> list[Command]:
+def commands(script: str, *, depth: int = 0) -> list[Command]:
     """Return every simple command in `script`, those in substitutions included.
 
-    Raises `NotUnderstood`.
+    `depth` says how many scripts this one is in.  Raises `NotUnderstood`.
     """
-    return list(_Reader(script, 0).read())
+    return list(_Reader(script, depth).read())
 
 
 @dataclass(slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from sandpool.models import ShellExecutorConfig, ToolResult
 from sandpool.service import Sandbox
@@ -18,7 +18,7 @@ class ShellExecutor(BuiltIn[ShellExecutorConfig]):
 
     default_description = "Run a shell command and return what it prints"
     config_class = ShellExecutorConfig
-    properties = {
+    properties: ClassVar[Mapping[str, Any]] = {
         "command": {
             "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
             "description": "A command line for the shell, or a program and its arguments",

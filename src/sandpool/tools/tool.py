@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import anyio
@@ -125,8 +125,8 @@ class Tool(abc.ABC):
         """Do it; called by `run` with checked arguments, by keyword.
 
         `sandbox_context` is a `service.Sandbox`, or whatever object a custom sandbox class is.
-        An exception becomes a result with status `error`; a `SandpoolError` that is not the tenant's
-        fault (a dead sandbox, a lease that is over, a bad argument) goes to the caller as it is.
+        An exception becomes a result with status `error`; a `SandpoolError` that is not the
+        tenant's fault (a dead sandbox, a lease that is over, a bad argument) goes to the caller.
         """
 
     async def run(self, sandbox: Any, parameters: Mapping[str, Any]) -> ToolResult:
@@ -164,11 +164,10 @@ class Tool(abc.ABC):
         with anyio.move_on_after(self._timeout):
             try:
                 return _checked(await self.execute(sandbox, **arguments))
-            except SandpoolError as error:
-                if error.blame != "task":
-                    raise
-                return self.failure(str(error), error_code=error.code)
             except Exception as error:  # noqa: BLE001 - the boundary of a tool that anyone may write
+                for fault in _faults(error):
+                    if fault.blame != "task":
+                        raise fault from None if fault is error else error
                 _log.warning("tool %s failed", self.name, exc_info=True)
                 return self.failure(str(error) or type(error).__name__)
         return ToolResult(
@@ -192,6 +191,15 @@ def _checked(result: object) -> ToolResult:
     if not isinstance(result, ToolResult):
         raise TypeError(f"execute must return a ToolResult, not {type(result).__name__}")
     return result
+
+
+def _faults(error: BaseException) -> Iterator[SandpoolError]:
+    """Iterate over the errors of ours in one that a task group may have wrapped."""
+    if isinstance(error, SandpoolError):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _faults(part)
 
 
 def _first_line(kind: type) -> str:

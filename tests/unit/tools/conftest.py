@@ -1,0 +1,44 @@
+"""Sandboxes for tools: in memory always, native ones where the host can."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from sandpool.backends.native import NativeBackend
+from sandpool.manager.local_sandbox import LocalSandbox
+from sandpool.models import SandboxConfig
+from sandpool.testing import FakeBackend
+
+NATIVE = pytest.param("native", marks=pytest.mark.namespaces)
+
+
+@pytest.fixture(params=["fake", NATIVE])
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[LocalSandbox]:
+    """Run the test in memory, and in a real sandbox."""
+    async for made in _made(request.param):
+        yield made
+
+
+@pytest.fixture(params=["fake"])
+async def fake(request: pytest.FixtureRequest) -> AsyncIterator[LocalSandbox]:
+    """Run the test in memory only."""
+    async for made in _made(request.param):
+        yield made
+
+
+@pytest.fixture(params=[NATIVE])
+async def native(request: pytest.FixtureRequest) -> AsyncIterator[LocalSandbox]:
+    """Run the test where a real interpreter, shell and kernel are needed."""
+    async for made in _made(request.param):
+        yield made
+
+
+async def _made(kind: str) -> AsyncIterator[LocalSandbox]:
+    backend = FakeBackend() if kind == "fake" else NativeBackend()
+    try:
+        async with LocalSandbox(SandboxConfig(), backend=backend) as sandbox:
+            yield sandbox
+    finally:
+        await backend.aclose()
