@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandpool.errors import (
+    CreateFailed,
     NoCapacity,
     SandboxExists,
     SandboxLeased,
@@ -74,6 +75,11 @@ class Registry:
     def tenure(self, sandbox_id: str) -> Tenure | None:
         """Return what a pool's sandbox is doing; None for one that belongs to no pool."""
         return self._tenures.get(sandbox_id)
+
+    def check_present(self, sandbox: Sandbox) -> None:
+        """Raise `CreateFailed` if this sandbox was deleted while it was being started."""
+        if self.sandboxes.get(sandbox.id) is not sandbox:
+            raise CreateFailed(f"sandbox {sandbox.id} was deleted while it was being started")
 
     def is_member(self, sandbox: Sandbox) -> bool:
         """Whether this very object belongs to a pool."""

@@ -1,9 +1,9 @@
 """The background work of a manager, on whichever event loop is running.
 
-A manager may be started on one event loop, used on a second and stopped on a third, the earlier ones
-closed by then.  So nothing here outlives its loop: there is one task per loop, made when the manager
-is first used there, and in it a task group with every body of work.  When the loop ends, it cancels
-the task; on the next loop the same bodies are started again.
+A manager may be started on one event loop, used on a second and stopped on a third, the earlier
+ones closed by then.  So nothing here outlives its loop: there is one task per loop, made when the
+manager is first used there, and in it a task group with every body of work.  When the loop ends, it
+cancels the task; on the next loop the same bodies are started again.
 
     R1  At most one task is alive.
     R2  Every body in `_bodies` runs in the living task, or is about to.
@@ -131,7 +131,7 @@ class Runtime:
         try:
             with job.scope:
                 await body(task_status=job)
-        except Exception:  # one boundary per task
+        except Exception:  # noqa: BLE001 - the one boundary of this task
             _log.exception("%s stopped working", name)
         finally:
             job.has_begun.set()

@@ -1,7 +1,7 @@
 """`Sandbox`: what a manager holds, in the enclave interface.
 
-Subclass it and register the class with `SandboxFactory` to give managers a sandbox type of your own.
-sandpool's own sandboxes are `LocalSandbox`.
+Subclass it and register the class with `SandboxFactory` to give managers a sandbox type of your
+own.  sandpool's own sandboxes are `LocalSandbox`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class SandboxFactory:
         cls, sandbox_type: SandboxType | str, sandbox_class: type[Sandbox]
     ) -> None:
         """Make a class known; a later one of the same type takes its place."""
-        if not (isinstance(sandbox_class, type) and issubclass(sandbox_class, Sandbox)):
+        if not issubclass(sandbox_class, Sandbox):
             raise InvalidSpec("register_sandbox needs a type and a subclass of Sandbox")
         cls._classes[parse_type(sandbox_type)] = sandbox_class
 
