@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ class Census:
     descriptors: int
     mounts: int
     cgroups: frozenset[str]
-    temporary: frozenset[str]
 
 
 def descendants(pid: int) -> frozenset[int]:
@@ -47,35 +47,33 @@ def take() -> Census:
         descendants=descendants(os.getpid()),
         descriptors=len(os.listdir("/proc/self/fd")),
         mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
-        cgroups=frozenset(str(path) for path in _CGROUPS.glob("*/sandpool-*"))
-        | frozenset(str(path) for path in _CGROUPS.glob("sandpool-*")),
-        temporary=frozenset(name for name in os.listdir("/tmp") if "sandpool" in name),
+        cgroups=_cgroups(),
     )
+
+
+def _cgroups() -> frozenset[str]:
+    """Return the groups of ours, and those whose maker is gone; others run sandboxes here too."""
+    ours = descendants(os.getpid()) | {os.getpid()}
+    found: set[str] = set()
+    for pattern in ("sandpool-*", "*/sandpool-*"):
+        for path in _CGROUPS.glob(pattern):
+            maker = int(path.name.split("-")[1])
+            if maker in ours or not Path(f"/proc/{maker}").exists():
+                found.add(str(path))
+    return frozenset(found)
 
 
 def settle(before: Census, *, within: float = 5.0) -> Census:
     """Return the census once it equals `before`, or as it is after `within` seconds."""
-    now = take()
     until(lambda: take() == before, within)
-    now = take()
-    return now
+    return take()
 
 
 def until(condition: Callable[[], bool], within: float) -> bool:
     """Wait for a condition of the kernel's, which no event announces; True if it came about."""
     deadline = time.monotonic() + within
-    pause = os.eventfd(0)
-    try:
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            _pause(pause, 0.02)
-    finally:
-        os.close(pause)
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        select.select([], [], [], 0.02)
     return True
-
-
-def _pause(fd: int, seconds: float) -> None:
-    import select
-
-    select.select([fd], [], [], seconds)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -67,9 +68,16 @@ def reap() -> None:
 
 
 @pytest.mark.parametrize("attempt", range(6))
-def test_nothing_outlives_a_killed_program(adopted_orphans: None, attempt: int) -> None:
+def test_nothing_outlives_a_killed_program(
+    adopted_orphans: None, attempt: int, tmp_path: Path
+) -> None:
     before = census.take()
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     assert program.stdout is not None
     assert program.stdout.readline() == "starting\n"
     if attempt:
@@ -86,6 +94,7 @@ def test_nothing_outlives_a_killed_program(adopted_orphans: None, attempt: int) 
     census.until(is_clean, 5)
     reap()
     assert census.take() == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_outlives_a_program_killed_with_all_its_processes(adopted_orphans: None) -> None:

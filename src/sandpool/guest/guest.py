@@ -24,6 +24,7 @@ from .request import Request
 from .run import Plumbing
 from .settings import Binding, Settings
 from .source import Sources
+from .spare import Spare
 
 if TYPE_CHECKING:
     from .contexts import Contexts
@@ -61,6 +62,7 @@ class Guest:
         self.reaper = Reaper(self.loop)
         self.kin = Kin(ceiling())
         self.sources = Sources(settings)
+        self.spare = Spare(self)
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.connection = Connection(self.loop, read_fd, write_fd, self._receive)
         self._lingering: deque[Outlet] = deque()
@@ -129,6 +131,21 @@ class Guest:
         except OSError as error:
             raise no_room(error) from error
 
+    def _resolve(self, cwd: str | None) -> str:
+        return self.binding.resolve(cwd) if cwd is not None else self.binding.cwd
+
+    def _open_directory(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise file_failed(error, path) from error
+
+    def directory(self, cwd: str | None) -> str:
+        """Return the working directory that `cwd` means; Refusal if it cannot be entered."""
+        path = self._resolve(cwd)
+        os.close(self._open_directory(path))
+        return path
+
     def fork(
         self,
         program: Callable[[], None],
@@ -142,11 +159,7 @@ class Guest:
 
         Refusal if `cwd` cannot be entered or there is no room for a process.
         """
-        path = self.binding.resolve(cwd) if cwd is not None else self.binding.cwd
-        try:
-            directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise file_failed(error, path) from error
+        directory = self._open_directory(self._resolve(cwd))
         tag = self.kin.issue()
         try:
             pid = os.fork()

@@ -7,7 +7,8 @@ which gains it nothing: tags go down from run to run by random steps, so what it
 is the tag of a later run, which it would have to know, or no run's tag at all, and processes with such
 tags are killed along with any run.
 
-    K1  A tag is in exactly one of `_live` (its request is open, or its context exists) and `_ended`.
+    K1  A tag is in exactly one of `_live` (its request is open, or its context exists), `_parked` (a
+        spare process, which has run nothing of the tenant's) and `_ended`.
     K2  Every tag is lower than all tags before it.
 
 This module is pure but for the random steps.
@@ -46,6 +47,7 @@ class Kin:
         """Give out tags below `top`."""
         self._next = top
         self._live: set[int] = set()  # Invariant K1
+        self._parked: set[int] = set()
         self._ended: set[int] = set()
 
     def issue(self) -> int:
@@ -55,9 +57,20 @@ class Kin:
         self._live.add(self._next)
         return self._next
 
+    def park(self, tag: int) -> None:
+        """Note that what carries `tag` is a spare."""
+        self._live.discard(tag)
+        self._parked.add(tag)
+
+    def employ(self, tag: int) -> None:
+        """Note that the spare of `tag` now runs the tenant's code."""
+        self._parked.discard(tag)
+        self._live.add(tag)
+
     def retire(self, tag: int, is_empty: bool) -> None:
         """Note that what `tag` stood for is over; `is_empty` says that no process is left at all."""
         self._live.discard(tag)
+        self._parked.discard(tag)
         if is_empty and not self._live:
             self._ended.clear()
         else:
@@ -73,7 +86,7 @@ class Kin:
         self._ended &= in_use
 
     def is_alone(self, tag: int) -> bool:
-        """Whether `tag` is the only one that anything living can carry."""
+        """Whether `tag` is the only one that anything living can carry, but for a spare."""
         return not self._ended and self._live <= {tag}
 
     def is_victim(self, tag: int, found: int | None) -> bool:
@@ -85,4 +98,4 @@ class Kin:
             return False
         if found == tag:
             return True
-        return found not in self._live and found not in self._ended
+        return not any(found in known for known in (self._live, self._parked, self._ended))

@@ -12,6 +12,7 @@ from . import frames as frames  # noqa: PLC0414 (the backend reports a failed ja
 from . import rights
 from .child import Departure
 from .connection import ConnectionOver
+from .contexts import Contexts
 from .guest import Guest
 from .interpreter import Interpreter
 from .operations import HANDLERS
@@ -66,7 +67,9 @@ def _begin(read_fd: int, write_fd: int, settings: Settings) -> Guest:
         interpreter.set_environment(settings.env)
     if settings.uid is not None and settings.gid is not None:
         rights.use_files_as(settings.uid, settings.gid)
-    return Guest(read_fd, write_fd, settings, HANDLERS, interpreter)
+    guest = Guest(read_fd, write_fd, settings, HANDLERS, interpreter)
+    guest.contexts = Contexts(guest)
+    return guest
 
 
 def _make_room(read_fd: int, write_fd: int) -> tuple[int, int]:

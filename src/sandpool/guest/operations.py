@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import child, frames, hunt, intake, processes, run, script
+from . import child, contexts, frames, hunt, intake, processes, rehearsal, run, script
 from .fields import Fields
 from .refusal import Refusal
 from .request import Activity
@@ -81,16 +81,41 @@ def run_code(guest: Guest, request: Request, fields: Fields) -> None:
     interpreter = guest.needs_python()
 
     def complete(request: Request, source: Source) -> None:
-        program = partial(
-            script.run, interpreter, guest.binding.reseed, source.path, argv, limits.env
+        binding = guest.binding
+        order = (
+            source.path,
+            argv,
+            binding.environment(limits.env),
+            guest.directory(limits.cwd),
+            binding.reseed,
         )
-        started = run.start(
-            guest, request, limits.cwd, limits.with_stdin, limits.max_output, program
-        )
-        started.on_finish(source.discard)
+        started = run.adopt(guest, request, limits.max_output, guest.spare.take(order))
+        if started is None:
+            program = partial(script.run, interpreter, order)
+            started = run.start(guest, request, limits.cwd, True, limits.max_output, program)
+        if not limits.with_stdin:
+            started.eof(request)
+        started.on_finish(partial(_finish, guest, source))
         started.limit(limits.timeout)
 
     intake.collect(request, guest.sources.create(), code, complete)
+
+
+def _finish(guest: Guest, source: Source) -> None:
+    source.discard()
+    guest.spare.make_later()
+
+
+def warm(guest: Guest, request: Request, fields: Fields) -> None:
+    """Answer once a run would find everything ready."""
+    fields.finish()
+
+    def respond() -> None:
+        if request.is_open:
+            request.respond({})
+
+    request.activity = Activity()
+    guest.spare.when_parked(partial(rehearsal.rehearse, guest, run_code, respond))
 
 
 def execute(guest: Guest, request: Request, fields: Fields) -> None:
@@ -111,7 +136,7 @@ class _Report(Activity):
     def __init__(self, guest: Guest, request: Request) -> None:
         self._guest = guest
         self._request = request
-        self._slices = processes.describe()
+        self._slices = processes.describe(guest.spare.pid)
         request.activity = self
         self._step()
 
@@ -134,7 +159,8 @@ def list_processes(guest: Guest, request: Request, fields: Fields) -> None:
 def kill_all(guest: Guest, request: Request, fields: Fields) -> None:
     """Kill every process but the guest."""
     fields.finish()
-    count = sum(map(processes.is_alive, processes.pids()))
+    spare = guest.spare.pid
+    count = sum(processes.is_alive(pid) for pid in processes.pids() if pid != spare)
 
     def done() -> None:
         answer: dict[str, Any] = {"killed": count}
@@ -149,8 +175,13 @@ HANDLERS: dict[str, Handler] = {
     "hello": hello,
     "bind": bind,
     "ping": ping,
+    "warm": warm,
     "run_code": run_code,
     "exec": execute,
     "processes": list_processes,
     "kill_all": kill_all,
+    "context_open": contexts.open_context,
+    "context_run": contexts.run_in_context,
+    "context_close": contexts.close_context,
+    "context_list": contexts.list_contexts,
 }

@@ -58,14 +58,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def describe() -> Iterator[list[dict[str, Any]] | None]:
+def describe(hidden: int) -> Iterator[list[dict[str, Any]] | None]:
     """Yield None between slices of work, and at last the `processes` of the protocol page.
 
-    The list is cut where it would not fit into one answer.
+    `hidden`, a process of ours, is left out.  The list is cut where it would not fit into one answer.
     """
     found: list[dict[str, Any]] = []
     room = _ROOM
     for count, pid in enumerate(pids()):
+        if pid == hidden:
+            continue
         if count % _SLICE == _SLICE - 1:
             yield None
         try:

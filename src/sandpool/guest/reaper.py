@@ -37,6 +37,12 @@ class Reaper:
         """Call `callback(status)` when the child `pid` has ended."""
         self._expected[pid] = callback
 
+    def tell(self, pid: int, status: int) -> None:
+        """Tell whoever expects the end of `pid`."""
+        callback = self._expected.pop(pid, None)
+        if callback is not None:
+            callback(status)
+
     def _wake(self, events: int) -> None:
         try:
             os.read(self._wake_read, 4096)
@@ -55,9 +61,7 @@ class Reaper:
             if pid == 0:
                 self.has_children = True
                 return
-            callback = self._expected.pop(pid, None)
-            if callback is not None:
-                callback(status)
+            self.tell(pid, status)
         self._loop.soon(self.reap)
 
 

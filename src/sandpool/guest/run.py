@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .guest import Guest
     from .request import Request
+    from .spare import Taken
 
 _LAST_SIGNAL = 64
 
@@ -235,6 +236,20 @@ def start(
         plumbing.close()
         raise
     plumbing.close_theirs()
+    return _watch(guest, request, tag, pid, plumbing, max_output)
+
+
+def adopt(guest: Guest, request: Request, max_output: int | None, taken: Taken | None) -> Run | None:
+    """Watch over a spare that has got its order; None if there was none to take."""
+    if taken is None:
+        return None
+    tag, pid, plumbing = taken
+    return _watch(guest, request, tag, pid, plumbing, max_output)
+
+
+def _watch(
+    guest: Guest, request: Request, tag: int, pid: int, plumbing: Plumbing, max_output: int | None
+) -> Run:
     loop, connection = guest.loop, guest.connection
     outlets = (
         Outlet(loop, connection, plumbing.output, frames.STDOUT),

@@ -12,39 +12,93 @@ from __future__ import annotations
 
 import gc
 import io
+import marshal
 import os
 import signal
+import struct
 import sys
 import time
 import types
 from importlib.machinery import SourceFileLoader
-from typing import TYPE_CHECKING, Any, NoReturn
-
-from .settings import apply
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Tuple
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .interpreter import Interpreter
 
+Order = Tuple[str, List[str], Dict[str, str], str, bool]
+"""The code's path, its arguments, environment and working directory, and whether to reseed."""
+
+ORDER_SIZE = struct.Struct(">I")
+"""Comes before a marshalled order: its length in bytes."""
+
 _OWN = ("_sandpool_guest", "_sandpool_template")
 _FLUSH_FAILED = 120
 """Python's exit code when standard output could not be written at the end."""
 
 
-def run(
-    interpreter: Interpreter,
-    reseed: bool,
-    path: str,
-    argv: list[str],
-    changes: dict[str, str | None],
-) -> NoReturn:
-    """Run the code in `path` to its end, and end this process as that code asks."""
-    apply(os.environ, changes)
+def run(interpreter: Interpreter, order: Order) -> NoReturn:
+    """Run what `order` names to its end, and end this process as that code asks."""
+    open_standard_streams(interpreter)
+    _follow(interpreter, order)
+
+
+def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
+    """Go through what every run begins with, wait for an order, and follow it."""
+    open_standard_streams(interpreter)
+    rehearse(interpreter)
+    os.write(order_fd, b"p")
+    order = _read_order(order_fd)
+    os.close(order_fd)
+    path = order[0]
+    if os.environ.get("PYTHONUNBUFFERED") != order[2].get("PYTHONUNBUFFERED"):
+        os.environ.update(order[2])
+        open_standard_streams(interpreter)
+    try:
+        os.chdir(order[3])
+    except OSError as error:
+        # It was there a moment ago, when the guest looked.
+        os.write(2, os.fsencode("%s: %s: %s\n" % (path, order[3], error.strerror)))
+        os._exit(1)
+    _follow(interpreter, order)
+
+
+def rehearse(interpreter: Interpreter) -> None:
+    """Touch the memory that a run will touch, so that its pages are ours by then."""
+    hide_own_modules()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir(os.getcwd())
+    path, _, env, _, _ = marshal.loads(marshal.dumps(("/dev/null", [""], dict(os.environ), "", True)))
+    replace_environment(env)
+    interpreter.must_start_anew()
+    with open(path, "rb") as file:
+        source = file.read() + b"def f(x):\n    return x + 1\nprint(f(1), file=out)\n"
+    code = compile(source, path, "exec", dont_inherit=True)
+    main = types.ModuleType("__main__")
+    main.__dict__["out"] = io.StringIO()
+    exec(code, main.__dict__)
+    SourceFileLoader("__main__", path)
+    _flush(sys.stdout)
+
+
+def _read_order(fd: int) -> Order:
+    data = bytearray()
+    while len(data) < ORDER_SIZE.size or len(data) < ORDER_SIZE.size + ORDER_SIZE.unpack_from(data)[0]:
+        piece = os.read(fd, 1 << 17)
+        if not piece:
+            os._exit(0)
+        data += piece
+    found: Order = marshal.loads(data[ORDER_SIZE.size :])
+    return found
+
+
+def _follow(interpreter: Interpreter, order: Order) -> NoReturn:
+    path, argv, env, _, reseed = order
+    replace_environment(env)
     if interpreter.must_start_anew():
         interpreter.start_anew(path, argv)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    open_standard_streams(interpreter)
     try:
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
@@ -69,6 +123,16 @@ def run(
     _finish(status)
 
 
+def replace_environment(env: dict[str, str]) -> None:
+    """Make `env` the environment; what is the same already is not touched."""
+    current = os.environ
+    for name in set(current) - set(env):
+        del current[name]
+    for name, value in env.items():
+        if current.get(name) != value:
+            current[name] = value
+
+
 def begin(interpreter: Interpreter, reseed: bool, argv: list[str]) -> None:
     """Make this process look like an interpreter that has just started on `argv`."""
     sys.argv = argv
@@ -80,10 +144,15 @@ def begin(interpreter: Interpreter, reseed: bool, argv: list[str]) -> None:
         sys.dont_write_bytecode = True
     if "TZ" in env:
         time.tzset()
-    for name in [name for name in sys.modules if name.startswith(_OWN)]:
-        del sys.modules[name]
+    hide_own_modules()
     if reseed:
         reseed_generators()
+
+
+def hide_own_modules() -> None:
+    """Take the guest's modules out of sight; what runs of them keeps them alive."""
+    for name in [name for name in sys.modules if name.startswith(_OWN)]:
+        del sys.modules[name]
 
 
 def reseed_generators() -> None:

@@ -1,9 +1,12 @@
 """`NativeBackend`: sandboxes forked from templates into namespaces of their own.
 
-spec --(image, preload, working_dir)--> template --fork, jail--> guest --hello, cgroup, first run--> box
+How a box comes to be:
 
-    N1  A box's id range and its cgroup are taken from the create packet on, and free again only once
-        its template has said that no process of it is left, or is itself gone.
+    spec --(image, preload, working_dir)--> template --fork, jail--> guest
+         --hello, cgroup, first run--> box
+
+    N1  A box's id range and its cgroup are taken from the create packet on, and free again only
+        once its template has said that no process of it is left, or is itself gone.
 """
 
 from __future__ import annotations
@@ -89,6 +92,8 @@ class NativeBackend:
         """Do nothing yet; `templates_per_spec` replicas share the forking of one busy spec."""
         self._replicas = templates_per_spec
         self._templates: dict[_Key, list[TemplateHandle]] = {}
+        self._ended: list[TemplateHandle] = []
+        """Templates that died; their processes have still to be reaped."""
         self._images: dict[_Key, images.Image] = {}
         self._starting: dict[_Key, asyncio.Future[None]] = {}
         self._turn = 0
@@ -111,7 +116,10 @@ class NativeBackend:
                 await self._start_templates(key, spec)
 
     def _has_templates(self, key: _Key) -> bool:
-        living = [handle for handle in self._templates.get(key, ()) if not handle.is_gone]
+        living: list[TemplateHandle] = []
+        for handle in self._templates.get(key, ()):
+            (self._ended if handle.is_gone else living).append(handle)
+        self._ended = [handle for handle in self._ended if not handle.has_been_reaped()]
         self._templates[key] = living
         return len(living) >= self._replicas
 
@@ -126,6 +134,8 @@ class NativeBackend:
             while not self._has_templates(key):
                 handle = await TemplateHandle.start(config, LIBRARY)
                 self._templates[key].append(handle)
+            # Only now: the directories of a killed program are removed by its templates.
+            self.cgroups.open()
         finally:
             self._starting.pop(key, None)
             done.set_result(None)
@@ -143,7 +153,6 @@ class NativeBackend:
             )
         self._found = cgroups.find()
         self.cgroups = cgroups.Cgroups(self._found)
-        self.cgroups.open()
         self._program = base64.b64encode(seccomp.program()).decode()
         self._is_open = True
 
@@ -166,7 +175,7 @@ class NativeBackend:
                 "MKL_NUM_THREADS": "1",
                 "NUMEXPR_NUM_THREADS": "1",
                 "MPLBACKEND": "Agg",
-                "MPLCONFIGDIR": "/tmp/matplotlib",
+                "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108 (inside the sandbox)
             },
         }
 
@@ -216,7 +225,7 @@ class NativeBackend:
             if image.working_mount is None:
                 await box.make_dir(box.spec.working_dir)
             if image.python is not None:
-                await box.run_code("pass", _WARM_UP)
+                await connection.open("warm", {}).result()
         if scope.cancelled_caught:
             raise CreateFailed(f"the guest was not ready within {_HELLO_TIMEOUT:.0f} s")
 
@@ -237,6 +246,7 @@ class NativeBackend:
             "disk_bytes": spec.limits.disk_mb * 1024 * 1024,
             "inodes": spec.limits.inodes,
             "working_mount": image.working_mount,
+            "covered": image.covered,
             "settings": {
                 "uid": tenant,
                 "gid": tenant,
@@ -266,7 +276,9 @@ class NativeBackend:
     async def aclose(self) -> None:
         """End every template, and with it every box."""
         handles = [handle for replicas in self._templates.values() for handle in replicas]
+        handles += self._ended
         self._templates.clear()
+        self._ended.clear()
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
                 for handle in handles:
@@ -289,5 +301,3 @@ def _clamped(wanted: dict[str, tuple[int, int]]) -> dict[str, list[int]]:
             soft, hard = min(soft, ceiling), min(hard, ceiling)
         found[name] = [soft, hard]
     return found
-
-

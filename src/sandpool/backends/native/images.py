@@ -18,7 +18,7 @@ from sandpool.errors import BackendUnavailable, ImageNotFound, InvalidSpec
 
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _NOT_FROM_AN_IMAGE = frozenset(
-    ("proc", "sys", "dev", "tmp", "run", "home", "var", "sandbox", "lost+found", ".sandpool")
+    ("proc", "sys", "dev", "etc", "tmp", "run", "home", "var", "sandbox", "lost+found", ".sandpool")
 )
 _ETC = (
     "alternatives",
@@ -62,10 +62,10 @@ _GROUP = "sandbox:x:1000:\n"
 class Layout:
     """What a root file system is made of; see `template/root.py` for the meaning of each list."""
 
-    binds: list[tuple[str, str]] = field(default_factory=list)
-    links: list[tuple[str, str]] = field(default_factory=list)
-    copies: list[tuple[str, str]] = field(default_factory=list)
-    files: list[tuple[str, str]] = field(default_factory=list)
+    binds: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    links: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    copies: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    files: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     dirs: list[str] = field(default_factory=lambda: list(_MOUNT_POINTS))
 
     def bind(self, path: str) -> None:
@@ -100,6 +100,13 @@ class Image:
     working_mount: str | None
     """Where the sandbox's own working directory is mounted; None: it lies in a writable place."""
 
+    @property
+    def covered(self) -> list[str]:
+        """What the image shows below a place that is writable, and so has to be shown over it."""
+        places = (*_WRITABLE, *([self.working_mount] if self.working_mount is not None else []))
+        tops = tuple(f"{place}/" for place in places)
+        return [target for _, target in self.layout.binds if target.startswith(tops)]
+
 
 def resolve(name: str, working_dir: str, library: Path) -> Image:
     """Return the image that `name` means.
@@ -126,7 +133,9 @@ def resolve(name: str, working_dir: str, library: Path) -> Image:
 
 def _host(layout: Layout) -> tuple[str, str]:
     if not sys.executable:
-        raise BackendUnavailable("image 'host' needs sys.executable, which this Python does not have")
+        raise BackendUnavailable(
+            "image 'host' needs sys.executable, which this Python does not have"
+        )
     layout.bind("/usr")
     for name in _SYSTEM:
         top = "/" + name
@@ -182,6 +191,8 @@ def _directory(layout: Layout, root: str) -> tuple[str | None, str]:
     _show_children(layout, root, "/home", skip=frozenset(("sandbox",)))
     layout.dirs += ["/var/tmp"]
     layout.links.append(("/var/run", "/run"))
+    # A copy, because some of its files are replaced; what is private in it stays out.
+    layout.copies.append((root + "/etc", "/etc"))
     for name, ours in (("passwd", _PASSWD), ("group", _GROUP)):
         try:
             text = Path(root, "etc", name).read_text(encoding="utf-8", errors="surrogateescape")
@@ -256,7 +267,9 @@ def _place_working_dir(layout: Layout, working_dir: str) -> str | None:
                 f"working_dir {working_dir!r} lies in the read-only part of the image; "
                 "use a new top-level directory, or one below /tmp or /home/sandbox"
             )
-    if path in ("/proc", "/dev", "/sys", "/etc") or path.startswith(("/proc/", "/dev/", "/.sandpool")):
+    if path in ("/proc", "/dev", "/sys", "/etc") or path.startswith(
+        ("/proc/", "/dev/", "/.sandpool")
+    ):
         raise InvalidSpec(f"working_dir {working_dir!r} is a place of the system")
     layout.dirs.append(path)
     return path

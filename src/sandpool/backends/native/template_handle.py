@@ -2,7 +2,8 @@
 
 Like the guest's connection it belongs to no event loop and moves to the one that runs.
 
-    H1  A box is in `_boxes` from the create packet until the template says it has exited, or is gone.
+    H1  A box is in `_boxes` from the create packet until the template says it has exited, or is
+        gone.
     H2  After `_gone` is set no packet is sent, and every box of the template is known to be dead or
         dying: a template takes its sandboxes with it.
 """
@@ -111,13 +112,13 @@ class TemplateHandle:
     async def start(cls, config: dict[str, Any], library: Path) -> TemplateHandle:
         """Start a template and wait until it has imported what it is to share.
 
-        Raises `InvalidSpec` when a preload cannot be imported and `BackendUnavailable` when this host
-        does not let us build the root; nothing is left behind then, nor on cancellation.
+        Raises `InvalidSpec` when a preload cannot be imported and `BackendUnavailable` when this
+        host does not let us build the root; nothing is left behind then, nor on cancellation.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             boot = library / "backends" / "native" / "template" / "boot.py"
-            process = subprocess.Popen(  # noqa: ASYNC220 (vfork and exec: well under a millisecond)
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 (a vfork, and our own program)
                 [sys.executable, "-I", "-B", str(boot), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -167,6 +168,10 @@ class TemplateHandle:
         """Whether the process has ended, or is ending."""
         return self._gone is not None
 
+    def has_been_reaped(self) -> bool:
+        """Whether the process has ended and left no zombie; reaps it if it can be."""
+        return self._process.poll() is not None
+
     def attach(self) -> None:
         """Listen on the running event loop."""
         loop = asyncio.get_running_loop()
@@ -187,9 +192,7 @@ class TemplateHandle:
         packet = json.dumps({"op": "create", "id": box_id, **request}).encode()
         rights = array.array("i", [guest.fileno()])
         try:
-            self._control.sendmsg(
-                [packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-            )
+            self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except BlockingIOError:
             raise CreateFailed("the template is not keeping up with requests") from None
         except OSError as error:
@@ -211,7 +214,7 @@ class TemplateHandle:
             self._lose(str(error))
 
     async def aclose(self) -> None:
-        """End the template and all its sandboxes; returns when they are gone, or have been killed."""
+        """End the template and all its sandboxes; return when they are gone or have been killed."""
         self._lose("closed")
         await anyio.to_thread.run_sync(self._wait_process)
 

@@ -90,6 +90,8 @@ def enter(
 def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
     """Mount one tmpfs with the sandbox's disk limits; show its parts where a tenant may write."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    # A Python below /tmp, say, is shown again over our own /tmp, read-only as it was.
+    covered = [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in request["covered"]]
     kernel.mount(
         "tmpfs",
         WRITABLE,
@@ -107,6 +109,10 @@ def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
         if owner is not None and name in _TENANT_OWNS:
             os.chown(source, owner, owner)
         kernel.mount(source, target, None, kernel.MS_BIND)
+    for fd, path in covered:
+        os.makedirs(path, exist_ok=True)
+        kernel.mount("%s/self/fd/%d" % (PROC, fd), path, None, kernel.MS_BIND)
+        os.close(fd)
     run_dir = "/run/sandpool"
     os.mkdir(run_dir, 0o755)
     if owner is not None:

@@ -1,8 +1,8 @@
 """Builds a template's root file system, from a layout that the host's side has decided.
 
-Runs once per template.  What it makes is shared, read-only, by every sandbox of the template; what a
-sandbox may write is mounted over it in `jail`.  The few mounts made here are copied on every fork, so
-each one costs every sandbox about a microsecond: small files are copied instead.
+Runs once per template.  What it makes is shared, read-only, by every sandbox of the template; what
+a sandbox may write is mounted over it in `jail`.  The few mounts made here are copied on every
+fork, so each one costs every sandbox about a microsecond: small files are copied instead.
 
 The layout is a dict:
     binds   [[source on the host, target]]   read-only, with everything below
@@ -109,21 +109,13 @@ def _make_parents(target: str) -> None:
 
 
 def _make_file(target: str, text: str) -> None:
-    # A file that comes from a read-only bind (an image's own /etc/passwd) is covered, not changed.
     path = _NEW + target
-    try:
-        _make_parents(target)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-        return
-    except OSError:
-        if not os.path.isfile(path):
-            return
-    cover = f"/cover{len(os.listdir('/'))}"
-    with open(cover, "w", encoding="utf-8") as file:
+    _make_parents(target)
+    # What an image has there may be a link that leads, from here, to the host's files.
+    if os.path.lexists(path):
+        os.unlink(path)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
         file.write(text)
-    kernel.bind(cover, path)
-    kernel.set_mount_flags(path, _READ_ONLY)
 
 
 _READ_ONLY = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
@@ -179,5 +171,6 @@ def _copy(source: str, target: str) -> None:
             _copy(source + "/" + name, target + "/" + name)
     elif stat.S_ISREG(found.st_mode) and found.st_mode & 0o004 and found.st_size <= _MAX_COPY:
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(source, "rb") as reader, open(target, "wb") as writer:
+        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(reading, "rb") as reader, open(target, "xb") as writer:
             writer.write(reader.read(_MAX_COPY))

@@ -1,0 +1,79 @@
+"""Goes through a run of code without running any, so that the first real one finds its memory ready.
+
+After a fork every page is shared, and whoever writes to one first pays for the copy, the guest as much
+as its child.  The spare has seen to its own pages (`script.rehearse`); this sees to the guest's: the
+whole way of a `run_code`, with its answers thrown away and an understudy in place of the spare.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from . import frames
+from .fields import Fields
+from .request import Request
+
+if TYPE_CHECKING:
+    from typing import Callable
+
+    from .connection import Connection
+    from .guest import Guest, Handler
+    from .script import Order
+    from .spare import Spare, Taken
+
+_NOBODY = -1
+"""A process id that no process has."""
+
+_REQUEST = json.dumps({"code": "print(1)", "max_output": 4096, "timeout": 60}).encode()
+
+
+class _Sink:
+    """A connection that leads nowhere."""
+
+    is_congested = False
+
+    def send(self, request: int, kind: int, payload: bytes = b"") -> None:
+        frames.encode(request, kind, payload)
+
+    def write(self, packet: bytes) -> None:
+        """Drop it."""
+
+    def when_clear(self, callback: Callable[[], None]) -> None:
+        """Never be congested."""
+
+
+class _Understudy:
+    """A spare that has already written what it was asked for."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+
+    def take(self, order: Order) -> Taken:
+        marshal.dumps(order)
+        plumbing = self._guest.plumb(True)
+        os.write(plumbing.stdout, b"1\n")
+        plumbing.close_theirs()
+        return self._guest.kin.issue(), _NOBODY, plumbing
+
+    def make_later(self) -> None:
+        """Need none."""
+
+
+def rehearse(guest: Guest, run_code: Handler, done: Callable[[], None]) -> None:
+    """Go through `run_code` once; `done` is called when that is over."""
+    sink = cast("Connection", _Sink())
+    request = Request(1, sink, lambda number: done())
+    true: Any = guest.connection, guest.spare
+    guest.connection, guest.spare = sink, cast("Spare", _Understudy(guest))
+    try:
+        run_code(guest, request, Fields(frames.decode_json(_REQUEST)))
+    except Exception:  # noqa: BLE001 (a sandbox without room for this is one without a rehearsal)
+        if request.is_open:
+            done()
+        return
+    finally:
+        guest.connection, guest.spare = true
+    guest.loop.soon(lambda: guest.reaper.tell(_NOBODY, 0))

@@ -1,0 +1,156 @@
+"""One fork of the interpreter made ahead of the run that will need it.
+
+A fork costs a millisecond or two, most of it for the pages that the child touches first.  So while
+nothing is asked of us a child is forked, goes through all that a run begins with, and waits; the next
+`run_code` sends it an order instead of forking.  It is an ordinary process of the tenant, which may
+kill or stop it: then the next run forks, or waits as any stopped program does.
+
+    (none) ─► WARMING ─► PARKED ─► taken by a run
+                 └──────────┴────► dead, and another is made after a while
+
+    S1  `_fd` is open exactly while there is a spare; its plumbing belongs to us until it is taken.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Tuple
+
+from . import child, script
+from .loop import READ
+from .run import Plumbing
+
+if TYPE_CHECKING:
+    from typing import Callable
+
+    from .guest import Guest
+
+_PAUSE = 0.01
+"""Seconds after an answer until the next spare is forked: a sandbox of one run never pays for it."""
+
+_LONGEST_ORDER = 64 * 1024
+"""A socket with nothing in it takes this much at once; longer orders are left to a fork."""
+
+Taken = Tuple[int, int, Plumbing]
+"""Tag, process id and pipes of a spare that has got its order."""
+
+
+class Spare:
+    """The sandbox's spare, if it has one."""
+
+    def __init__(self, guest: Guest) -> None:
+        """Have none yet."""
+        self._guest = guest
+        self._pid = 0
+        self._tag = 0
+        self._fd = -1  # Invariant S1
+        self._plumbing: Plumbing | None = None
+        self._is_parked = False
+        self._is_coming = False
+        self._waiting: list[Callable[[], None]] = []
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 if there is none."""
+        return self._pid
+
+    def when_parked(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once a spare waits for orders, or none can be had."""
+        self._waiting.append(callback)
+        if self._pid == 0:
+            self._make()
+        if self._is_parked or self._pid == 0:
+            self._tell()
+
+    def make_later(self) -> None:
+        """Fork one soon, if there is none by then."""
+        if not self._is_coming and self._pid == 0 and self._guest.interpreter is not None:
+            self._is_coming = True
+            self._guest.loop.after(_PAUSE, self._make)
+
+    def take(self, order: script.Order) -> Taken | None:
+        """Send `order` to the spare; None if there is none that waits."""
+        if not self._is_parked or self._plumbing is None:
+            return None
+        packet = marshal.dumps(order)
+        if len(packet) > _LONGEST_ORDER:
+            return None
+        try:
+            sent = os.write(self._fd, script.ORDER_SIZE.pack(len(packet)) + packet)
+        except OSError:
+            sent = 0
+        if sent != script.ORDER_SIZE.size + len(packet):
+            # Somebody has killed it, or tampered with it.
+            os.kill(self._pid, signal.SIGKILL)
+            return None
+        taken = self._tag, self._pid, self._plumbing
+        self._guest.kin.employ(self._tag)
+        self._forget()
+        return taken
+
+    def _make(self) -> None:
+        self._is_coming = False
+        guest = self._guest
+        if self._pid or guest.interpreter is None:
+            return
+        ours, theirs = socket.socketpair()
+        fd, order_fd = ours.detach(), theirs.detach()
+        os.set_blocking(fd, False)
+        plumbing: Plumbing | None = None
+        try:
+            plumbing = guest.plumb(True)
+            program = partial(script.park, guest.interpreter, child.KEPT)
+            self._tag, self._pid = guest.fork(
+                program, None, plumbing.stdin, plumbing.stdout, plumbing.stderr, order_fd
+            )
+        except Exception:  # noqa: BLE001 (a sandbox at its limits has no spare; runs say why)
+            os.close(fd)
+            os.close(order_fd)
+            if plumbing is not None:
+                plumbing.close()
+            return
+        os.close(order_fd)
+        plumbing.close_theirs()
+        self._fd = fd
+        self._plumbing = plumbing
+        guest.kin.park(self._tag)
+        guest.reaper.expect(self._pid, self._died)
+        guest.loop.watch(fd, READ, self._ready)
+
+    def _ready(self, events: int) -> None:
+        try:
+            said = os.read(self._fd, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        self._guest.loop.unwatch(self._fd)
+        if said:
+            self._is_parked = True
+            self._tell()
+
+    def _died(self, status: int) -> None:
+        tag, plumbing = self._tag, self._plumbing
+        self._forget()
+        if plumbing is not None:
+            plumbing.close()
+        self._guest.retire(tag)
+        self._tell()
+
+    def _forget(self) -> None:
+        self._guest.loop.unwatch(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        self._pid = 0
+        self._plumbing = None
+        self._is_parked = False
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
+
