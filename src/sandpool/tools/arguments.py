@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 from sandpool.errors import InvalidToolArgument
 
@@ -42,8 +42,6 @@ def check_arguments(tool: str, schema: Mapping[str, Any], arguments: Mapping[str
     known = schema.get("properties", {})
     required = schema.get("required", ())
     for name in arguments:
-        if not isinstance(name, str):
-            raise InvalidToolArgument(f"{tool}: the name of an argument must be a string")
         if name not in known and schema.get("additionalProperties", True) is False:
             raise InvalidToolArgument(f"{tool}: unknown argument {name!r}")
     for name in required:
@@ -73,18 +71,25 @@ def _fault(name: str, schema: Mapping[str, Any], value: object) -> str | None:
         return f"argument {name!r} must be {_expected(choices)}, not {type(value).__name__}"
     if not _has_type(schema, value):
         return f"argument {name!r} must be {_expected([schema])}, not {type(value).__name__}"
-    if isinstance(value, list | tuple):
-        parts = [
-            (f"{name}[{index}]", schema.get("items"), item) for index, item in enumerate(value)
-        ]
-    elif isinstance(value, Mapping):
-        properties = schema.get("properties", {})
-        rest = schema.get("additionalProperties")
-        parts = [(f"{name}.{key}", properties.get(key, rest), item) for key, item in value.items()]
-    else:
-        return None
-    faults = (_fault(at, part, item) for at, part, item in parts if isinstance(part, Mapping))
+    faults = (_fault(at, part, item) for at, part, item in _parts(name, schema, value))
     return next((fault for fault in faults if fault is not None), None)
+
+
+def _parts(
+    name: str, schema: Mapping[str, Any], value: object
+) -> Iterator[tuple[str, Mapping[str, Any], object]]:
+    """Iterate over what is in a list or an object: where, what it must be, and what it is."""
+    if isinstance(value, list | tuple):
+        items = schema.get("items")
+        if items is not None:
+            for index, item in enumerate(cast("Sequence[object]", value)):
+                yield f"{name}[{index}]", items, item
+    elif isinstance(value, Mapping):
+        known, rest = schema.get("properties", {}), schema.get("additionalProperties")
+        for key, item in cast("Mapping[str, object]", value).items():
+            # Not for the `true` and `false` that `additionalProperties` may be.
+            if isinstance(part := known.get(key, rest), dict):
+                yield f"{name}.{key}", cast("dict[str, Any]", part), item
 
 
 def _has_type(schema: Mapping[str, Any], value: object) -> bool:
@@ -106,8 +111,7 @@ def _expected(schemas: Sequence[Mapping[str, Any]]) -> str:
     names: list[str] = []
     for schema in schemas:
         for name in _type_names(schema):
-            items = schema.get("items")
-            inner = _type_names(items) if isinstance(items, Mapping) else ()
+            inner = _type_names(schema.get("items", {}))
             names.append(f"{name} of {inner[0]}s" if name == "array" and inner else name)
     return " or ".join(names) or "something else"
 

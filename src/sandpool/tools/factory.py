@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -28,7 +28,8 @@ class ToolFactory:
 
         Raises `InvalidSpec` for what is not a class of tools.
         """
-        if not name or not issubclass(tool_class, Tool):
+        kind = cast("object", tool_class)  # an untyped caller may give anything
+        if not name or not (isinstance(kind, type) and issubclass(kind, Tool)):
             raise InvalidSpec("register_tool needs a name and a subclass of Tool")
         # Not what a parent class has: the name in a configuration is the name of the tool.
         if not vars(tool_class).get("default_name"):

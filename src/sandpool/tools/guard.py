@@ -109,7 +109,7 @@ class _Guard:
 
     def _asked_by_library(self) -> bool:
         """Whether the import that is being checked is not the code's own wish."""
-        frame: types.FrameType | None = sys._getframe(3)  # noqa: SLF001 - there is no other way
+        frame: types.FrameType | None = sys._getframe(3)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         while frame is not None:
             if frame.f_code in self._checkers:
                 # A step of an import that has been checked.

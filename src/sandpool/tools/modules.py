@@ -78,6 +78,8 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
                 called = getattr(function, "attr", getattr(function, "id", None))
                 if called in _IMPORT_CALLS and not name.startswith("."):
                     yield name, ()
+            case _:
+                pass
 
 
 def _guard_source() -> str:

@@ -96,21 +96,17 @@ class MultiCodeExecutor(BuiltIn[ToolConfig]):
         limits: tuple[int, int],
     ) -> ToolResult:
         compile_limit, run_limit = limits
-        steps = [(step, compile_limit, "compile") for step in language.compile_steps(code)]
-        steps.append((language.run_step(code), run_limit, "run"))
-        stdout, duration, is_cut = "", 0.0, False
-        for step, limit, phase in steps:
-            run = await _step(sandbox, language, step, directory, limit)
-            stdout += run.stdout
-            duration += run.duration
-            is_cut = is_cut or run.truncated
-            if phase == "run" or not run.ok:
-                break
-        whole = run.model_copy(update={"stdout": stdout, "duration": duration, "truncated": is_cut})
-        verb = "Compilation" if phase == "compile" else "Program"
-        return self.from_run(
-            whole, limit, failure=f"{verb} failed with exit code {run.exit_code}", phase=phase
-        )
+        compiled: list[ExecResult] = []
+        for step in language.compile_steps(code):
+            run = await _step(sandbox, language, step, directory, compile_limit)
+            compiled.append(run)
+            if not run.ok:
+                whole = _joined(compiled)
+                failure = f"Compilation failed with exit code {run.exit_code}"
+                return self.from_run(whole, compile_limit, failure=failure, phase="compile")
+        run = await _step(sandbox, language, language.run_step(code), directory, run_limit)
+        failure = f"Program failed with exit code {run.exit_code}"
+        return self.from_run(_joined([*compiled, run]), run_limit, failure=failure, phase="run")
 
     def _compile_limit(self, asked: int | None) -> int:
         if asked is None:
@@ -122,26 +118,37 @@ class MultiCodeExecutor(BuiltIn[ToolConfig]):
 async def _step(
     sandbox: Sandbox, language: Language, step: Step, directory: str, limit: int
 ) -> ExecResult:
-    """Run one step.  What is there is asked for only if there is a choice, or nothing was found."""
-    names = step[0].split("|")
+    """Run one step, by the first program of its choice that there is.
+
+    Which there are is asked only when none was found: asking first would cost every call a process.
+    """
+    first, *others = step[0].split("|")
     env = dict(language.env)
-    if len(names) == 1:
-        run = await sandbox.exec(step, cwd=directory, env=env, timeout=limit)
-        if run.exit_code == _NOT_FOUND:
-            await _need_programs(sandbox, language)
-        return run
-    # The first of them is the usual one; asking first would cost every call a process.
-    for name in names:
-        run = await sandbox.exec([name, *step[1:]], cwd=directory, env=env, timeout=limit)
-        if run.exit_code != _NOT_FOUND or not _says_missing(run, name):
+    run = await sandbox.exec([first, *step[1:]], cwd=directory, env=env, timeout=limit)
+    for previous, name in zip([first, *others], others, strict=False):
+        if not _says_missing(run, previous):
             return run
-    await _need_programs(sandbox, language)
+        run = await sandbox.exec([name, *step[1:]], cwd=directory, env=env, timeout=limit)
+    if run.exit_code == _NOT_FOUND:
+        await _need_programs(sandbox, language)
     return run
+
+
+def _joined(runs: Sequence[ExecResult]) -> ExecResult:
+    """Return the last of several runs, with the output and the time of all."""
+    return runs[-1].model_copy(
+        update={
+            "stdout": "".join(run.stdout for run in runs),
+            "duration": sum(run.duration for run in runs),
+            "truncated": any(run.truncated for run in runs),
+        }
+    )
 
 
 def _says_missing(run: ExecResult, name: str) -> bool:
     """Whether the sandbox itself says that there is no such program."""
-    return not run.stdout and run.stderr == f"{name}: command not found\n"
+    is_missing = run.exit_code == _NOT_FOUND and not run.stdout
+    return is_missing and run.stderr == f"{name}: command not found\n"
 
 
 async def _need_programs(sandbox: Sandbox, language: Language) -> None:

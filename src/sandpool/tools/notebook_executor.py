@@ -83,7 +83,9 @@ class NotebookExecutor(BuiltIn[ToolConfig]):
             output = cell.stdout
             error = timeout_text(limit)
         elif cell.status == "died":
-            error = "The kernel died; the next cell starts a new one without its variables"
+            error = (
+                f"{cell.stderr}The kernel died; the next cell starts a new one, without variables"
+            )
         elif cell.error is not None:
             error = cell.error.traceback or f"{cell.error.name}: {cell.error.value}"
         return ToolResult(

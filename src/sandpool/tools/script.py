@@ -52,8 +52,8 @@ class Word:
 class Command:
     """One simple command."""
 
-    words: list[Word] = field(default_factory=list)
-    assigned: list[str] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list[Word])
+    assigned: list[str] = field(default_factory=list[str])
     """The variables that are set for it, or by it where there are no words."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import anyio
 
@@ -198,7 +198,7 @@ def _faults(error: BaseException) -> Iterator[SandpoolError]:
     if isinstance(error, SandpoolError):
         yield error
     elif isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
+        for part in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from _faults(part)
 
 

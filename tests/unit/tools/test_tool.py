@@ -215,7 +215,7 @@ def test_an_unknown_tool_is_refused_with_those_that_there_are() -> None:
 @pytest.mark.parametrize(
     ("settings", "field"),
     [
-        ({"timout": 5}, "timout"),
+        ({"time": 5}, "time"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": "soon"}, "timeout"),
         ({"enabled": "perhaps"}, "enabled"),
