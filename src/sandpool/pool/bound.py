@@ -1,0 +1,39 @@
+"""`within`: a bound on how long something may take, on the pool's own clock."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from sandpool.clock import Clock
+
+T = TypeVar("T")
+
+
+async def within(clock: Clock, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+    """Return what `work` returns; `TimeoutError` and a cancelled `work` after `seconds`."""
+    done: list[T] = []
+    failed: list[Exception] = []
+    is_late = False
+
+    async def ring() -> None:
+        nonlocal is_late
+        await clock.sleep(seconds)
+        is_late = True
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+            group.start_soon(ring)
+            try:
+                done.append(await work())
+            except Exception as error:  # noqa: BLE001 (carried out of the group, which would wrap it)
+                failed.append(error)
+        group.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError(f"it took more than {seconds} s" if is_late else "it was cancelled")
+    return done[0]

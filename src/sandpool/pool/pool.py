@@ -1,0 +1,815 @@
+"""`Pool`: keeps items ready and lends each to one caller at a time.
+
+It is generic: what the items are is the factory's business.  What to do is decided by `plan` from
+the counts in `slots`; this module does it.  Between two awaits on one event loop nothing else runs,
+so there are no locks; after every change `_act` brings the pool to what the plan says.
+
+    P1  `_members` holds exactly the slots whose item exists and has not been given to destruction.
+    P2  `_idle` holds exactly the READY ones, in the order in which they became ready.
+    P3  A lease in `_leases` has a LEASED slot, and every LEASED slot has one lease.
+    P4  An item that the factory returned is in `_members` until it is in `_dying`, and there until
+        the factory has ended it.
+    P5  All that goes on in the background goes on in one task group, and ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from sandpool.clock import Clock, MonotonicClock
+from sandpool.errors import (
+    AcquireStep,
+    AcquireTimeout,
+    InvalidSpec,
+    NoCapacity,
+    PoolClosed,
+    PoolDegraded,
+    PoolInUse,
+)
+from sandpool.ids import new_lease_id
+from sandpool.pool.backoff import Backoff
+from sandpool.pool.bound import within
+from sandpool.pool.events import (
+    Created,
+    CreateFailed,
+    Degraded,
+    Destroyed,
+    Ended,
+    Event,
+    Healed,
+    Leased,
+)
+from sandpool.pool.factory import Factory
+from sandpool.pool.lease import EndReason, Lease
+from sandpool.pool.member import Member
+from sandpool.pool.plan import plan
+from sandpool.pool.policy import Policy
+from sandpool.pool.slots import SlotId, Slots, State
+from sandpool.pool.stats import PoolState, Stats
+from sandpool.pool.waiters import Waiter, Waiters
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Pool(Generic[T]):
+    """A pool of items; use it as `async with Pool(...)`, or have `run` going in a task of yours."""
+
+    def __init__(
+        self,
+        factory: Factory[T],
+        policy: Policy,
+        *,
+        name: str = "pool",
+        clock: Clock | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        """Describe it; nothing is made before `run`."""
+        self.name = name
+        self._factory = factory
+        self._policy = policy
+        self._clock: Clock = clock or MonotonicClock()
+        self._on_event = on_event
+        self._slots = Slots(policy.max)
+        self._members: dict[SlotId, Member[T]] = {}  # Invariant P1
+        self._by_item: dict[int, Member[T]] = {}
+        self._idle: list[Member[T]] = []  # Invariant P2
+        self._leases: dict[str, tuple[Lease[T], Member[T]]] = {}  # Invariant P3
+        self._waiters: Waiters[Member[T]] = Waiters(self._take_back)
+        self._creations: dict[SlotId, anyio.CancelScope] = {}
+        self._warm_waiters: list[tuple[int | None, anyio.Event]] = []
+        self._backoff = backoff or Backoff()
+        self._retry_at = 0.0
+        self._cause: BaseException | None = None
+        """The last failure, while the pool is degraded."""
+        self._last_error: str | None = None
+        self._generation = 0
+        self._epoch = 0
+        self._order = 0
+        self._state: PoolState = "new"
+        self._group: TaskGroup | None = None  # Invariant P5
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = anyio.Event()
+        self._stopped = anyio.Event()
+        self._alarm = anyio.Event()
+        self._owner: TaskGroup | None = None
+        self._lease_ended = anyio.Event()
+        self._dying: dict[SlotId, tuple[Member[T], str]] = {}  # Invariant P4
+        self._created = 0
+        self._destroyed = 0
+        self._create_failures = 0
+        self._hits = 0
+        self._misses = 0
+
+    # Looking at it.
+
+    @property
+    def policy(self) -> Policy:
+        """What it works by."""
+        return self._policy
+
+    @property
+    def state(self) -> PoolState:
+        """Where it is in its life."""
+        if self._state == "open" and self._cause is not None:
+            return "degraded"
+        return self._state
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._state == "closed"
+
+    def now(self) -> float:
+        """Return the time that its deadlines are measured on, in monotonic seconds."""
+        return self._clock.now()
+
+    def stats(self) -> Stats:
+        """Return its counts at this instant."""
+        return Stats(
+            state=self.state,
+            warm=self._policy.warm,
+            max=self._policy.max,
+            ready=self._slots.count(State.READY) + self._slots.count(State.CHECKING),
+            creating=self._slots.count(State.CREATING),
+            leased=self._slots.count(State.LEASED),
+            resetting=self._slots.count(State.RESETTING),
+            destroying=len(self._dying),
+            waiting=len(self._waiters),
+            created=self._created,
+            destroyed=self._destroyed,
+            create_failures=self._create_failures,
+            hits=self._hits,
+            misses=self._misses,
+            last_error=self._last_error,
+        )
+
+    def idle(self) -> list[T]:
+        """Return the ready items in the order in which they would be handed out."""
+        members = self._idle if self._policy.recycle == "reuse" else reversed(self._idle)
+        return [member.item for member in members]
+
+    def leases(self) -> list[Lease[T]]:
+        """Return the leases that have not ended, oldest first."""
+        return [lease for lease, _ in self._leases.values()]
+
+    # Its life.
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Keep the pool going until `aclose`, or until cancelled; either way end every item.
+
+        After a cancellation it can be run again, also on another event loop.
+        """
+        if self._state == "closed":
+            raise PoolClosed(f"pool {self.name} is closed")
+        self._begin_on(asyncio.get_running_loop())
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                self._state = "open"
+                for member, why in self._dying.values():
+                    group.start_soon(self._destroy, member, why)
+                self._act()
+                task_status.started()
+                group.start_soon(self._keep)
+                await self._stop.wait()
+                group.cancel_scope.cancel()
+        finally:
+            self._group = None
+            self._waiters.fail_all(self._closed)
+            self._end_leases("closed")
+            if not self._is_closed:
+                self._state = "new"
+            with anyio.CancelScope(shield=True):  # bounded: each destruction is
+                await self._destroy_all()
+            self._wake_warm_waiters()
+            self._stopped.set()
+
+    def _begin_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._group is not None:
+            if self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError(f"pool {self.name} is running already")
+            # The loop died under us, with whatever was going on in it.
+            self._group = None
+            for slot in self._creations:
+                self._slots.move(slot, State.DEAD)
+            self._creations.clear()
+            for member in list(self._members.values()):
+                state = self._slots.state(member.slot)
+                if state is State.RESETTING:
+                    self._drop(member, "its event loop died")
+                elif state is State.CHECKING:
+                    self._become_ready(member)
+        self._loop = loop
+        self._stop = anyio.Event()
+        self._stopped = anyio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Open it, in a task group of its own."""
+        self._owner = anyio.create_task_group()
+        await self._owner.__aenter__()
+        try:
+            await self._owner.start(self.run)
+        except BaseException as error:
+            await self._owner.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it: leases end, and every item."""
+        owner, self._owner = self._owner, None
+        with anyio.CancelScope(shield=True):  # bounded: each destruction is
+            await self.aclose()
+        if owner is not None:
+            # Not told of the block's exception, which is the caller's and would come out wrapped.
+            await owner.__aexit__(None, None, None)
+
+    async def aclose(self, *, force: bool = True) -> None:
+        """End every lease and every item, for good; returns when all is gone.
+
+        Raises `PoolInUse`, and does nothing, while there are leases and `force` is off.
+        """
+        if self._leases and not force:
+            raise PoolInUse(f"pool {self.name} has {len(self._leases)} leases that have not ended")
+        self._state = "closed"
+        self._waiters.fail_all(self._closed)
+        self._end_leases("closed")
+        if self._group is not None and self._loop is asyncio.get_running_loop():
+            self._stop.set()
+            # Cancel: the end goes on by itself; only the wait for it is given up.
+            await self._stopped.wait()
+        else:
+            with anyio.CancelScope(shield=True):  # bounded: each destruction is
+                await self._destroy_all()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Give out no more leases and wait for those there are to end.
+
+        Raises `TimeoutError` after `timeout` seconds; the pool goes on draining.
+        """
+        if self._state == "open":
+            self._state = "draining"
+        self._waiters.fail_all(self._closed)
+
+        async def ended() -> None:
+            while self._leases:
+                await self._lease_ended.wait()
+
+        if timeout is None:
+            await ended()
+        else:
+            await within(self._clock, timeout, ended)
+
+    # Taking and giving back.
+
+    def acquire_nowait(self, *, min_remaining: float | None = None) -> Lease[T]:
+        """Lease an item that is ready; `NoCapacity` if there is none or others wait before us."""
+        self._need_open()
+        need = self._need(min_remaining)
+        member = None if self._waiters else self._pick(need)
+        if member is None:
+            raise NoCapacity(f"pool {self.name} has nothing ready")
+        self._hits += 1
+        lease = self._lend(member, self._clock.now())
+        self._act()
+        return lease
+
+    async def acquire(
+        self,
+        *,
+        timeout: float | None = None,
+        min_remaining: float | None = None,
+        check: bool | None = None,
+    ) -> Lease[T]:
+        """Lease an item, waiting for one if need be, for at most `timeout` seconds.
+
+        The item has at least `min_remaining` seconds of its life left, and with `check` it has just
+        been found healthy.  Raises `PoolClosed`, `AcquireTimeout`, `PoolDegraded`, `NoCapacity`.
+        """
+        self._need_open()
+        need = self._need(min_remaining)
+        timeout = self._policy.claim_timeout if timeout is None else timeout
+        begun = self._clock.now()
+        deadline = None if timeout is None else begun + timeout
+        is_checked = self._policy.check_at_handover if check is None else check
+        place: int | None = None
+        while True:
+            member = None if self._waiters or place is not None else self._pick(need)
+            if member is not None:
+                self._hits += 1
+                place = self._waiters.place()
+            else:
+                if place is None:
+                    self._misses += 1
+                    self._refuse_if_hopeless(timeout)
+                    place = self._waiters.place()
+                member = await self._wait(Waiter(need, deadline, place))
+            # Cancel: from here on the item is ours; it has not been a tenant's yet.
+            if is_checked:
+                await self._check_for(member, deadline)
+            if not self._is_held(member):
+                pass  # it was found unhealthy, or the pool has ended meanwhile
+            elif member.is_doomed:
+                self._drop(member, "died")
+            else:
+                lease = self._lend(member, begun)
+                self._act()
+                return lease
+            self._need_open()
+            if deadline is not None and self._clock.now() >= deadline:
+                raise AcquireTimeout(
+                    f"no healthy item of pool {self.name} within {timeout} s", step="check"
+                )
+
+    async def _wait(self, waiter: Waiter[Member[T]]) -> Member[T]:
+        self._waiters.add(waiter)
+        if waiter.deadline is not None:
+            self.deadline_changed()
+        self._act()
+        return await self._waiters.take(waiter)
+
+    def _refuse_if_hopeless(self, timeout: float | None) -> None:
+        if len(self._waiters) >= self._policy.max_waiting:
+            raise NoCapacity(f"{len(self._waiters)} callers wait for pool {self.name} already")
+        if self._cause is not None and self._clock.now() < self._retry_at:
+            raise self._degraded(self._cause)
+        if timeout is not None and timeout <= 0:
+            raise AcquireTimeout(f"pool {self.name} has nothing ready", step="wait")
+
+    def _pick(self, need: float) -> Member[T] | None:
+        """Take the item off the idle ones that the caller is to have; None if none fits."""
+        members = self._idle if self._policy.recycle == "reuse" else reversed(self._idle)
+        now = self._clock.now()
+        for member in members:
+            if member.fits(need, now):
+                self._idle.remove(member)
+                self._slots.move(member.slot, State.CHECKING)
+                return member
+        return None
+
+    def _lend(self, member: Member[T], begun: float) -> Lease[T]:
+        self._slots.move(member.slot, State.LEASED)
+        self._epoch += 1
+        now = self._clock.now()
+        lease = Lease(
+            self,
+            new_lease_id(),
+            member.item,
+            epoch=self._epoch,
+            acquired_at=now,
+            life_ends_at=member.ends_at,
+        )
+        self._leases[lease.id] = lease, member
+        if member.ends_at is not None:
+            self.deadline_changed()
+        self._tell(Leased(member.slot, lease.id, now - begun))
+        return lease
+
+    async def _check_for(self, member: Member[T], deadline: float | None) -> None:
+        """Check an item that is held; an unhealthy one is dropped, and held no longer."""
+        bound = self._policy.check_timeout
+        if deadline is not None:
+            bound = max(0.0, min(bound, deadline - self._clock.now()))
+        try:
+            await within(self._clock, bound, lambda: member.factory.check(member.item))
+        except Exception as error:  # noqa: BLE001 (whatever a factory says, the item is not fit)
+            if self._is_held(member):
+                self._drop(member, f"unhealthy: {error}")
+                self._act()
+        except BaseException:
+            # Cancel: it was looked at, not used.
+            self._take_back(member)
+            raise
+
+    def _is_held(self, member: Member[T]) -> bool:
+        """Whether an item that was taken to be handed out or looked at is still there."""
+        return self._slots.state(member.slot) is State.CHECKING
+
+    def _take_back(self, member: Member[T]) -> None:
+        """Offer an item again that was held and did not become a tenant's."""
+        if not self._is_held(member):
+            return
+        if self._is_wanted(member):
+            self._become_ready(member)
+        else:
+            self._drop(member, "died" if member.is_doomed else "replaced")
+        self._act()
+
+    def _is_wanted(self, member: Member[T]) -> bool:
+        """Whether an item may be offered again, as far as the pool goes."""
+        return (
+            not member.is_doomed
+            and member.generation == self._generation
+            and self._state == "open"
+            and self._group is not None
+            and member.fits(0.0, self._clock.now())
+        )
+
+    def give_back(self, lease_id: str, reason: EndReason) -> None:
+        """Take back the item of a lease; called by the lease that ends."""
+        lease, member = self._leases.pop(lease_id)
+        policy = self._policy
+        is_wanted = reason == "released" and self._is_wanted(member)
+        # The lease is told first: nothing reaches the item through it from here on.
+        lease.end(reason)
+        self._ended(member, lease, reason)
+        if is_wanted and policy.recycle == "reuse":
+            self._slots.reuse(member.slot)
+            self._insert_last(member)
+        elif is_wanted and policy.recycle == "reset" and self._group is not None:
+            self._slots.move(member.slot, State.RESETTING)
+            self._group.start_soon(self._reset, member)
+        else:
+            self._drop(member, reason)
+        self._act()
+
+    def _ended(self, member: Member[T], lease: Lease[T], reason: EndReason) -> None:
+        self._tell(Ended(member.slot, lease.id, reason))
+        ended, self._lease_ended = self._lease_ended, anyio.Event()
+        ended.set()
+
+    def _end_leases(self, reason: EndReason) -> None:
+        for lease in self.leases():
+            if not lease.is_over and lease.id in self._leases:
+                self.give_back(lease.id, reason)
+
+    # Changing it.
+
+    def report_dead(self, item: T) -> None:
+        """Learn that an item has died: an idle one is replaced, a lent one is not lent again."""
+        member = self._by_item.get(id(item))
+        if member is None:
+            return
+        member.is_doomed = True
+        if self._slots.state(member.slot) is State.READY:
+            self._idle.remove(member)
+            self._drop(member, "died")
+            self._act()
+
+    def update(self, policy: Policy) -> None:
+        """Work by another policy from now on."""
+        self._policy = policy
+        self._slots.max_size = policy.max
+        for member in self._members.values():
+            member.ends_at = None
+            if policy.lifetime is not None:
+                member.ends_at = member.created_at + policy.lifetime
+        self.deadline_changed()
+        self._act()
+
+    def resize(self, *, warm: int | None = None, max: int | None = None) -> None:
+        """Keep another number of items; leases are not touched."""
+        self.update(
+            replace(
+                self._policy,
+                warm=self._policy.warm if warm is None else warm,
+                max=self._policy.max if max is None else max,
+            )
+        )
+
+    def replace_idle(self, factory: Factory[T] | None = None) -> None:
+        """Replace every item: idle ones now, lent ones when they come back."""
+        self._generation += 1
+        if factory is not None:
+            self._factory = factory
+        for scope in self._creations.values():
+            scope.cancel()
+        for member in list(self._idle):
+            self._idle.remove(member)
+            self._drop(member, "replaced")
+        self._act()
+
+    async def wait_warm(self, count: int | None = None) -> None:
+        """Wait until `count` items are ready, by default all that the policy keeps.
+
+        Items that are lent count as far as `max` leaves no room for others.  Raises `InvalidSpec`,
+        `PoolDegraded`, `PoolClosed`.
+        """
+        if count is not None and not 0 <= count <= self._policy.warm:
+            raise InvalidSpec(f"pool {self.name} keeps {self._policy.warm} ready, never {count}")
+        while not self._is_warm(count):
+            if self._state in ("new", "closed"):
+                raise self._closed()
+            if self._cause is not None:
+                raise self._degraded(self._cause)
+            event = anyio.Event()
+            entry = (count, event)
+            self._warm_waiters.append(entry)
+            try:
+                await event.wait()
+            finally:
+                if entry in self._warm_waiters:
+                    self._warm_waiters.remove(entry)
+
+    def _is_warm(self, count: int | None) -> bool:
+        wanted = self._policy.warm if count is None else min(count, self._policy.warm)
+        room = self._policy.max - self._slots.count(State.LEASED)
+        return self._state == "open" and len(self._idle) >= min(wanted, room)
+
+    def _wake_warm_waiters(self) -> None:
+        is_over = self._state in ("new", "closed") or self._cause is not None
+        for count, event in self._warm_waiters:
+            if is_over or self._is_warm(count):
+                event.set()
+
+    # Doing what the plan says.
+
+    def _act(self) -> None:
+        """Bring the pool to what the plan says; called after every change, never awaits."""
+        if self._group is None or self._state != "open":
+            return
+        while True:
+            found = self._fit_for_first()
+            count = self._slots.count
+            wanted = plan(
+                ready=found,
+                unfit=len(self._idle) - found,
+                coming=count(State.CREATING) + count(State.RESETTING),
+                busy=count(State.LEASED) + count(State.CHECKING),
+                waiting=len(self._waiters),
+                warm=self._policy.warm,
+                max_size=self._policy.max,
+            )
+            if not wanted.serve:
+                break
+            member = self._pick(self._waiters.first.need)
+            assert member is not None
+            self._waiters.offer(member)
+        for member in self._idle[: wanted.retire]:
+            self._idle.remove(member)
+            self._drop(member, "surplus")
+        for _ in range(min(wanted.create, self._may_create())):
+            self._start_creation()
+        self._wake_warm_waiters()
+
+    def _fit_for_first(self) -> int:
+        """Return how many idle items the first waiter could be given; all if nobody waits."""
+        if not self._waiters or self._policy.lifetime is None:
+            return len(self._idle)
+        now, need = self._clock.now(), self._waiters.first.need
+        return sum(member.fits(need, now) for member in self._idle)
+
+    def _may_create(self) -> int:
+        creating = self._slots.count(State.CREATING)
+        if self._backoff.failures:
+            if self._clock.now() < self._retry_at:
+                return 0
+            # One try at a time until one succeeds.
+            return max(0, 1 - creating)
+        return max(0, self._policy.builders - creating)
+
+    def _start_creation(self) -> None:
+        assert self._group is not None
+        slot = self._slots.add()
+        # The scope is made here, so that a creation can be cancelled before it has begun.
+        self._creations[slot] = anyio.CancelScope()
+        self._group.start_soon(self._create, slot)
+
+    async def _create(self, slot: SlotId) -> None:
+        factory, generation, begun = self._factory, self._generation, self._clock.now()
+        made: list[T] = []
+
+        async def create() -> None:
+            # What was made is ours at once: nothing is awaited between here and there.
+            made.append(await factory.create())
+
+        failure: BaseException | None = None
+        try:
+            with self._creations[slot]:
+                await within(self._clock, self._policy.create_timeout, create)
+        except Exception as error:  # noqa: BLE001 (whatever a factory raises)
+            failure = error
+        finally:
+            # Cancel: with or without an item, the slot is settled here.
+            self._creations.pop(slot, None)
+            self._settle(slot, made, factory, generation, failure, begun)
+
+    def _settle(
+        self,
+        slot: SlotId,
+        made: list[T],
+        factory: Factory[T],
+        generation: int,
+        failure: BaseException | None,
+        begun: float,
+    ) -> None:
+        if not made:
+            self._slots.move(slot, State.DEAD)
+            if failure is not None:
+                self._note_failure(slot, failure)
+            self._act()
+            return
+        now = self._clock.now()
+        lifetime = self._policy.lifetime
+        member = Member(
+            slot,
+            made[0],
+            factory,
+            generation=generation,
+            created_at=now,
+            ends_at=None if lifetime is None else now + lifetime,
+        )
+        self._created += 1
+        self._members[slot] = member
+        self._by_item[id(member.item)] = member
+        self._note_success()
+        if self._group is None or self._state != "open" or generation != self._generation:
+            self._drop(member, "replaced" if self._state == "open" else "closed")
+        else:
+            self._become_ready(member)
+            self._tell(Created(slot, now - begun))
+        self._act()
+
+    def _note_failure(self, slot: SlotId, error: BaseException) -> None:
+        self._create_failures += 1
+        self._last_error = f"{type(error).__name__}: {error}"
+        self._retry_at = self._clock.now() + self._backoff.fail()
+        _log.warning("pool %s: an item could not be made: %s", self.name, self._last_error)
+        self._tell(CreateFailed(slot, error))
+        if self._backoff.failures >= self._policy.degraded_after:
+            if self._cause is None:
+                self._tell(Degraded(error))
+            self._cause = error
+            self._waiters.fail_all(lambda: self._degraded(error))
+            self._wake_warm_waiters()
+        self.deadline_changed()
+
+    def _note_success(self) -> None:
+        self._backoff.succeed()
+        if self._cause is not None:
+            self._cause = None
+            self._tell(Healed())
+
+    async def _reset(self, member: Member[T]) -> None:
+        is_clean = False
+        why = "reset failed"
+        try:
+            await within(
+                self._clock, self._policy.reset_timeout, lambda: member.factory.reset(member.item)
+            )
+            is_clean = True
+        except Exception as error:  # noqa: BLE001 (any doubt destroys)
+            self._last_error = f"{type(error).__name__}: {error}"
+            why = f"reset failed: {error}"
+        finally:
+            # Cancel: a reset that did not end has not cleaned.
+            if self._slots.state(member.slot) is State.RESETTING:
+                if is_clean and self._is_wanted(member):
+                    self._slots.move(member.slot, State.READY)
+                    self._insert_last(member)
+                else:
+                    self._drop(member, why)
+                self._act()
+
+    # Ready ones.
+
+    def _become_ready(self, member: Member[T]) -> None:
+        """Offer an item that is new, or was only looked at: then it keeps its place."""
+        self._slots.move(member.slot, State.READY)
+        if member.order is None:
+            self._insert_last(member)
+        else:
+            insort(self._idle, member, key=_order)
+
+    def _insert_last(self, member: Member[T]) -> None:
+        self._order += 1
+        member.order = self._order
+        self._idle.append(member)
+
+    # Ending.
+
+    def _drop(self, member: Member[T], why: str) -> None:
+        """Give an item to destruction; its slot is free from this moment."""
+        self._slots.move(member.slot, State.DEAD)
+        del self._members[member.slot]
+        del self._by_item[id(member.item)]
+        self._dying[member.slot] = member, why
+        if self._group is not None:
+            self._group.start_soon(self._destroy, member, why)
+
+    async def _destroy(self, member: Member[T], why: str) -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                await within(
+                    self._clock,
+                    self._policy.destroy_timeout,
+                    lambda: member.factory.destroy(member.item),
+                )
+        except Exception:  # noqa: BLE001 (whatever a factory raises; it is told, and the item is gone)
+            _log.exception("pool %s: an item could not be destroyed", self.name)
+        finally:
+            self._dying.pop(member.slot, None)
+            self._destroyed += 1
+            self._tell(Destroyed(member.slot, why))
+
+    async def _destroy_all(self) -> None:
+        self._idle.clear()
+        for member in list(self._members.values()):
+            self._drop(member, "closed")
+        async with anyio.create_task_group() as group:
+            for member, why in self._dying.values():
+                group.start_soon(self._destroy, member, why)
+
+    # Time.
+
+    def deadline_changed(self) -> None:
+        """Look at the deadlines again: one may come before what the clock was set to."""
+        self._alarm.set()
+
+    async def _keep(self) -> None:
+        """Do what is due, sleep until something is, and so on."""
+        while True:
+            self._alarm = anyio.Event()
+            self._do_what_is_due(self._clock.now())
+            pause = max(0.0, self._next_due() - self._clock.now())
+            try:
+                await within(self._clock, pause, self._alarm.wait)
+            except TimeoutError:
+                continue
+
+    def _do_what_is_due(self, now: float) -> None:
+        for lease in self.leases():
+            if lease.expires_at is not None and lease.expires_at <= now:
+                self.give_back(lease.id, "expired")
+        for waiter in self._waiters:
+            if waiter.deadline is not None and waiter.deadline <= now:
+                self._waiters.fail(waiter, self._too_late())
+        for member in list(self._idle):
+            if member.is_over(now, self._policy.max_age):
+                self._idle.remove(member)
+                self._drop(member, "aged")
+            elif member.is_check_due(now, self._policy.check_interval):
+                member.checked_at = now
+                self._idle.remove(member)
+                self._slots.move(member.slot, State.CHECKING)
+                assert self._group is not None
+                self._group.start_soon(self._check_idle, member)
+        self._act()
+
+    def _too_late(self) -> AcquireTimeout:
+        creating = self._slots.count(State.CREATING)
+        resetting = self._slots.count(State.RESETTING)
+        step: AcquireStep = "create" if creating else "reset" if resetting else "wait"
+        doing = {"create": "being made", "reset": "being reset"}.get(step, "all lent")
+        return AcquireTimeout(f"pool {self.name} had no item in time; they were {doing}", step=step)
+
+    async def _check_idle(self, member: Member[T]) -> None:
+        await self._check_for(member, None)
+        self._take_back(member)
+
+    def _next_due(self) -> float:
+        policy = self._policy
+        due = [self._clock.now() + policy.maintain_every]
+        due += [lease.expires_at for lease in self.leases() if lease.expires_at is not None]
+        due += [waiter.deadline for waiter in self._waiters if waiter.deadline is not None]
+        for member in self._idle:
+            due += member.due(policy.max_age, policy.check_interval)
+        if self._backoff.failures and self._retry_at > self._clock.now():
+            due.append(self._retry_at)
+        return min(due)
+
+    # Saying no.
+
+    def _need_open(self) -> None:
+        if self._state != "open" or self._group is None:
+            raise self._closed()
+
+    def _need(self, min_remaining: float | None) -> float:
+        need = self._policy.min_remaining if min_remaining is None else min_remaining
+        lifetime = self._policy.lifetime
+        if not need >= 0 or (lifetime is not None and need >= lifetime):
+            raise InvalidSpec(f"no item of pool {self.name} ever has {need!r} s of its life left")
+        return need
+
+    def _closed(self) -> PoolClosed:
+        if self._state == "closed":
+            return PoolClosed(f"pool {self.name} is closed")
+        if self._state == "draining":
+            return PoolClosed(f"pool {self.name} is draining: it gives out no more leases")
+        return PoolClosed(f"pool {self.name} is not open yet; run it, or use `async with`")
+
+    def _degraded(self, cause: BaseException) -> PoolDegraded:
+        return PoolDegraded(f"pool {self.name} cannot make items: {cause}", cause=cause)
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+def _order(member: Member[T]) -> int:
+    return member.order or 0
