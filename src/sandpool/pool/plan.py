@@ -43,8 +43,9 @@ def plan(
     wanted = max(0, unserved - coming, warm + unserved - idle - coming)
     room = max_size - alive
     surplus = max(0, idle - warm, -room)
-    missing = unserved - coming - max(0, room)
-    # Stock of no use to those who wait must not keep them from theirs.
-    surplus = max(surplus, min(unfit, missing))
+    missing = unserved - coming
+    if missing > 0:
+        # Stock of no use to those who wait must not keep them from theirs.
+        surplus = max(surplus, min(unfit, missing - room))
     retire = min(idle, surplus)
     return Plan(serve, min(wanted, max(0, room + retire)), retire)

@@ -103,9 +103,13 @@ class Pool(Generic[T]):
         self._stop = anyio.Event()
         self._stopped = anyio.Event()
         self._alarm = anyio.Event()
+        self._wake_at = 0.0
+        """When the keeper looks at the deadlines next, unless the alarm is set."""
         self._owner: TaskGroup | None = None
         self._lease_ended = anyio.Event()
         self._dying: dict[SlotId, tuple[Member[T], str]] = {}  # Invariant P4
+        self._looked_at = 0
+        """How many of those in CHECKING are idle ones, that no caller waits for."""
         self._created = 0
         self._destroyed = 0
         self._create_failures = 0
@@ -186,6 +190,7 @@ class Pool(Generic[T]):
                 group.cancel_scope.cancel()
         finally:
             self._group = None
+            self._looked_at = 0
             self._waiters.fail_all(self._closed)
             self._end_leases("closed")
             if not self._is_closed:
@@ -338,8 +343,7 @@ class Pool(Generic[T]):
 
     async def _wait(self, waiter: Waiter[Member[T]]) -> Member[T]:
         self._waiters.add(waiter)
-        if waiter.deadline is not None:
-            self.deadline_changed()
+        self._mind(waiter.deadline)
         self._act()
         return await self._waiters.take(waiter)
 
@@ -375,8 +379,7 @@ class Pool(Generic[T]):
             life_ends_at=member.ends_at,
         )
         self._leases[lease.id] = lease, member
-        if member.ends_at is not None:
-            self.deadline_changed()
+        self._mind(lease.expires_at)
         self._tell(Leased(member.slot, lease.id, now - begun))
         return lease
 
@@ -391,7 +394,7 @@ class Pool(Generic[T]):
             if self._is_held(member):
                 self._drop(member, f"unhealthy: {error}")
                 self._act()
-        except BaseException:
+        except asyncio.CancelledError:
             # Cancel: it was looked at, not used.
             self._take_back(member)
             raise
@@ -539,8 +542,9 @@ class Pool(Generic[T]):
             wanted = plan(
                 ready=found,
                 unfit=len(self._idle) - found,
-                coming=count(State.CREATING) + count(State.RESETTING),
-                busy=count(State.LEASED) + count(State.CHECKING),
+                # An idle one that is being looked at will be back: none is made in its stead.
+                coming=count(State.CREATING) + count(State.RESETTING) + self._looked_at,
+                busy=count(State.LEASED) + count(State.CHECKING) - self._looked_at,
                 waiting=len(self._waiters),
                 warm=self._policy.warm,
                 max_size=self._policy.max,
@@ -592,12 +596,15 @@ class Pool(Generic[T]):
         try:
             with self._creations[slot]:
                 await within(self._clock, self._policy.create_timeout, create)
+        except asyncio.CancelledError:
+            # Cancel: with or without an item, the slot is settled here.  Nothing is begun in its
+            # stead: it is the whole pool that ends.
+            self._settle(slot, made, factory, generation, None, begun)
+            raise
         except Exception as error:  # noqa: BLE001 (whatever a factory raises)
             failure = error
-        finally:
-            # Cancel: with or without an item, the slot is settled here.
-            self._creations.pop(slot, None)
-            self._settle(slot, made, factory, generation, failure, begun)
+        self._settle(slot, made, factory, generation, failure, begun)
+        self._act()
 
     def _settle(
         self,
@@ -608,11 +615,11 @@ class Pool(Generic[T]):
         failure: BaseException | None,
         begun: float,
     ) -> None:
+        self._creations.pop(slot, None)
         if not made:
             self._slots.move(slot, State.DEAD)
             if failure is not None:
                 self._note_failure(slot, failure)
-            self._act()
             return
         now = self._clock.now()
         lifetime = self._policy.lifetime
@@ -633,7 +640,6 @@ class Pool(Generic[T]):
         else:
             self._become_ready(member)
             self._tell(Created(slot, now - begun))
-        self._act()
 
     def _note_failure(self, slot: SlotId, error: BaseException) -> None:
         self._create_failures += 1
@@ -647,7 +653,7 @@ class Pool(Generic[T]):
             self._cause = error
             self._waiters.fail_all(lambda: self._degraded(error))
             self._wake_warm_waiters()
-        self.deadline_changed()
+        self._mind(self._retry_at)
 
     def _note_success(self) -> None:
         self._backoff.succeed()
@@ -656,25 +662,24 @@ class Pool(Generic[T]):
             self._tell(Healed())
 
     async def _reset(self, member: Member[T]) -> None:
-        is_clean = False
-        why = "reset failed"
+        why = ""
         try:
             await within(
                 self._clock, self._policy.reset_timeout, lambda: member.factory.reset(member.item)
             )
-            is_clean = True
+        except asyncio.CancelledError:
+            # Cancel: a reset that did not end has not cleaned.
+            self._drop(member, "closed")
+            raise
         except Exception as error:  # noqa: BLE001 (any doubt destroys)
             self._last_error = f"{type(error).__name__}: {error}"
             why = f"reset failed: {error}"
-        finally:
-            # Cancel: a reset that did not end has not cleaned.
-            if self._slots.state(member.slot) is State.RESETTING:
-                if is_clean and self._is_wanted(member):
-                    self._slots.move(member.slot, State.READY)
-                    self._insert_last(member)
-                else:
-                    self._drop(member, why)
-                self._act()
+        if not why and self._is_wanted(member):
+            self._slots.move(member.slot, State.READY)
+            self._insert_last(member)
+        else:
+            self._drop(member, why or "not wanted any more")
+        self._act()
 
     # Ready ones.
 
@@ -685,11 +690,13 @@ class Pool(Generic[T]):
             self._insert_last(member)
         else:
             insort(self._idle, member, key=_order)
+            self._mind(*member.due(self._policy.max_age, self._policy.check_interval))
 
     def _insert_last(self, member: Member[T]) -> None:
         self._order += 1
         member.order = self._order
         self._idle.append(member)
+        self._mind(*member.due(self._policy.max_age, self._policy.check_interval))
 
     # Ending.
 
@@ -703,19 +710,19 @@ class Pool(Generic[T]):
             self._group.start_soon(self._destroy, member, why)
 
     async def _destroy(self, member: Member[T], why: str) -> None:
-        try:
-            with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):
+            try:
                 await within(
                     self._clock,
                     self._policy.destroy_timeout,
                     lambda: member.factory.destroy(member.item),
                 )
-        except Exception:  # noqa: BLE001 (whatever a factory raises; it is told, and the item is gone)
-            _log.exception("pool %s: an item could not be destroyed", self.name)
-        finally:
-            self._dying.pop(member.slot, None)
-            self._destroyed += 1
-            self._tell(Destroyed(member.slot, why))
+            except Exception:  # noqa: BLE001 (whatever a factory raises is told here)
+                _log.exception("pool %s: an item could not be destroyed", self.name)
+        # Not in a `finally`: where the event loop died, the item is still to be destroyed.
+        self._dying.pop(member.slot, None)
+        self._destroyed += 1
+        self._tell(Destroyed(member.slot, why))
 
     async def _destroy_all(self) -> None:
         self._idle.clear()
@@ -728,17 +735,24 @@ class Pool(Generic[T]):
     # Time.
 
     def deadline_changed(self) -> None:
-        """Look at the deadlines again: one may come before what the clock was set to."""
+        """Look at all deadlines again."""
         self._alarm.set()
+
+    def _mind(self, *deadlines: float | None) -> None:
+        """See to it that nothing that is due at these times is slept through."""
+        if any(when is not None and when < self._wake_at for when in deadlines):
+            self._alarm.set()
 
     async def _keep(self) -> None:
         """Do what is due, sleep until something is, and so on."""
         while True:
             self._alarm = anyio.Event()
             self._do_what_is_due(self._clock.now())
-            pause = max(0.0, self._next_due() - self._clock.now())
+            self._wake_at = self._next_due()
             try:
-                await within(self._clock, pause, self._alarm.wait)
+                await within(
+                    self._clock, max(0.0, self._wake_at - self._clock.now()), self._alarm.wait
+                )
             except TimeoutError:
                 continue
 
@@ -757,6 +771,7 @@ class Pool(Generic[T]):
                 member.checked_at = now
                 self._idle.remove(member)
                 self._slots.move(member.slot, State.CHECKING)
+                self._looked_at += 1
                 assert self._group is not None
                 self._group.start_soon(self._check_idle, member)
         self._act()
@@ -769,8 +784,11 @@ class Pool(Generic[T]):
         return AcquireTimeout(f"pool {self.name} had no item in time; they were {doing}", step=step)
 
     async def _check_idle(self, member: Member[T]) -> None:
-        await self._check_for(member, None)
-        self._take_back(member)
+        try:
+            await self._check_for(member, None)
+        finally:
+            self._looked_at -= 1
+            self._take_back(member)
 
     def _next_due(self) -> float:
         policy = self._policy
