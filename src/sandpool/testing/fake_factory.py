@@ -38,14 +38,14 @@ class FakeFactory:
     """Implements `sandpool.pool.Factory`; `ways` and `script` may be changed at any time."""
 
     clock: Clock
-    ways: dict[Step, Way] = field(default_factory=dict)
+    ways: dict[Step, Way] = field(default_factory=dict[Step, Way])
     """How a step goes; `ok` if it is not in here."""
-    script: dict[Step, deque[Way]] = field(default_factory=dict)
+    script: dict[Step, deque[Way]] = field(default_factory=dict[Step, deque[Way]])
     """How the next calls of a step go; then `ways` holds."""
     slow_seconds: float = 1.0
-    items: list[FakeItem] = field(default_factory=list)
+    items: list[FakeItem] = field(default_factory=list[FakeItem])
     """Every item that `create` has returned."""
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter[str])
 
     @property
     def alive(self) -> list[FakeItem]:

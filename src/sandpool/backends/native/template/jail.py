@@ -111,7 +111,7 @@ def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
         kernel.mount(source, target, None, kernel.MS_BIND)
     for fd, path in covered:
         os.makedirs(path, exist_ok=True)
-        kernel.mount("%s/self/fd/%d" % (PROC, fd), path, None, kernel.MS_BIND)
+        kernel.mount(f"{PROC}/self/fd/{fd}", path, None, kernel.MS_BIND)
         os.close(fd)
     run_dir = "/run/sandpool"
     os.mkdir(run_dir, 0o755)
