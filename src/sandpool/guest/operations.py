@@ -7,7 +7,22 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import child, contexts, frames, hunt, intake, processes, rehearsal, run, script
+from . import (
+    child,
+    contexts,
+    dialing,
+    files,
+    frames,
+    hunt,
+    intake,
+    processes,
+    rehearsal,
+    run,
+    script,
+    terminal,
+    transfer,
+    tree,
+)
 from .fields import Fields
 from .refusal import Refusal
 from .request import Activity
@@ -178,6 +193,15 @@ HANDLERS: dict[str, Handler] = {
     "warm": warm,
     "run_code": run_code,
     "exec": execute,
+    "pty": terminal.open_terminal,
+    "dial": dialing.dial,
+    "file_read": transfer.read,
+    "file_write": transfer.write,
+    "file_list": tree.list_directory,
+    "file_stat": files.stat,
+    "file_mkdir": files.make_directory,
+    "file_move": files.move,
+    "file_remove": tree.remove,
     "processes": list_processes,
     "kill_all": kill_all,
     "context_open": contexts.open_context,

@@ -1,0 +1,143 @@
+"""Connections to ports inside the sandbox, relayed to the host.
+
+    CONNECTING ─► OPEN ─► both directions ended ─► answered
+        └──────────┴────► cancelled
+
+Each direction ends by itself: a host that has said all may still listen, and so may the program.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from . import frames
+from .inlet import Inlet
+from .loop import WRITE
+from .outlet import Outlet
+from .refusal import Refusal, bad_request, no_room
+from .request import Activity
+
+if TYPE_CHECKING:
+    from .fields import Fields
+    from .guest import Guest
+    from .request import Request
+
+_ADDRESSES = {
+    "127.0.0.1": (socket.AF_INET, "127.0.0.1"),
+    "localhost": (socket.AF_INET, "127.0.0.1"),
+    "::1": (socket.AF_INET6, "::1"),
+}
+
+
+def dial(guest: Guest, request: Request, fields: Fields) -> None:
+    """Connect to a port on the sandbox's loopback."""
+    port = fields.integer("port", low=1, high=65535)
+    host = fields.text("host", "127.0.0.1")
+    fields.finish()
+    if host not in _ADDRESSES:
+        raise bad_request("only %s can be dialled" % ", ".join(_ADDRESSES))
+    family, address = _ADDRESSES[host]
+    try:
+        connecting = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise no_room(error) from error
+    number = connecting.connect_ex((address, port))
+    if number not in (0, errno.EINPROGRESS):
+        connecting.close()
+        raise _failed(port, number)
+    _Relay(guest, request, port, connecting)
+
+
+def _failed(port: int, number: int) -> Refusal:
+    return Refusal("dial_failed", "port %d: %s" % (port, os.strerror(number)))
+
+
+class _Relay(Activity):
+    """One connection."""
+
+    def __init__(
+        self, guest: Guest, request: Request, port: int, connecting: socket.socket
+    ) -> None:
+        self._guest = guest
+        self._request = request
+        self._port = port
+        self._socket = connecting
+        self._outlet: Outlet | None = None
+        self._inlet: Inlet | None = None
+        self._open_directions = 2
+        self._early: list[bytes] = []
+        """What the host sent before the connection was there; bounded by its credit."""
+        self._has_early_end = False
+        request.activity = self
+        guest.loop.watch(connecting.fileno(), WRITE, self._connected)
+
+    def _connected(self, events: int) -> None:
+        fd = self._socket.fileno()
+        self._guest.loop.unwatch(fd)
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._socket.close()
+            self._request.refuse(_failed(self._port, number))
+            return
+        request, loop = self._request, self._guest.loop
+        request.event({"connected": True})
+        # Each direction has a descriptor of its own: the loop knows one watcher for each.
+        self._outlet = Outlet(loop, self._guest.connection, os.dup(fd), frames.DATA)
+        self._outlet.on_end = self._program_ended
+        self._outlet.attach(request, None)
+        self._inlet = Inlet(loop, fd, self._host_ended)
+        for data in self._early:
+            self._inlet.feed(request, data)
+        self._early.clear()
+        if self._has_early_end:
+            self._inlet.end()
+
+    def data(self, request: Request, payload: bytes) -> None:
+        """Pass bytes on to the program."""
+        if self._inlet is None:
+            self._early.append(payload)
+        else:
+            self._inlet.feed(request, payload)
+
+    def eof(self, request: Request) -> None:
+        """End our side after what is still on its way."""
+        if self._inlet is None:
+            self._has_early_end = True
+        else:
+            self._inlet.end()
+
+    def resume(self, request: Request) -> None:
+        """Go on reading."""
+        if self._outlet is not None:
+            self._outlet.resume()
+
+    def cancel(self, request: Request) -> None:
+        """Close both sides."""
+        if self._outlet is None or self._inlet is None:
+            self._guest.loop.unwatch(self._socket.fileno())
+        else:
+            self._outlet.close()
+            self._open_directions = 0
+            self._inlet.close()
+        self._socket.close()
+        super().cancel(request)
+
+    def _program_ended(self) -> None:
+        self._request.end_stream()
+        self._end_direction()
+
+    def _host_ended(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the program has gone already
+        self._end_direction()
+
+    def _end_direction(self) -> None:
+        self._open_directions -= 1
+        if self._open_directions == 0 and self._request.is_open:
+            self._socket.close()
+            self._request.respond({})
