@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from functools import partial
 from typing import TYPE_CHECKING
@@ -41,7 +42,8 @@ class Contexts:
         program = partial(cell.serve, interpreter, guest.binding.reseed, env)
         plumbing = guest.plumb(with_stdin=False)
         try:
-            ours, theirs = socket.socketpair()
+            # As plain descriptors: a socket object would close its own in the child on the way out.
+            control, kept = (end.detach() for end in socket.socketpair())
         except OSError as error:
             plumbing.close()
             raise no_room(error) from error
@@ -52,14 +54,15 @@ class Contexts:
                 plumbing.stdin,
                 plumbing.stdout,
                 plumbing.stderr,
-                kept=theirs.fileno(),
+                kept=kept,
             )
         except Exception:
             plumbing.close()
-            ours.close()
+            os.close(control)
+            os.close(kept)
             raise
-        finally:
-            theirs.close()
+        # Not in a `finally`: the child leaves through here, and needs it.
+        os.close(kept)
         plumbing.close_theirs()
         outlets = (
             Outlet(guest.loop, guest.connection, plumbing.output, frames.STDOUT),
@@ -67,7 +70,7 @@ class Contexts:
         )
         self._count += 1
         name = f"ctx-{self._count}"
-        context = Context(guest, name, tag, pid, ours.detach(), outlets)
+        context = Context(guest, name, tag, pid, control, outlets)
         context.on_gone(partial(self._by_name.pop, name))
         self._by_name[name] = context
         return context

@@ -55,8 +55,8 @@ def open_regular(path: str, flags: int, mode: int = 0o600) -> tuple[int, os.stat
     if not modes.S_ISREG(found.st_mode):
         os.close(fd)
         number = errno.EISDIR if modes.S_ISDIR(found.st_mode) else errno.EINVAL
-        reason = "Is a directory" if number == errno.EISDIR else "Not a regular file"
-        raise Refusal("file_failed", "%s: %s" % (reason, path), errno=number, path=path[:4096])
+        reason = "Is a directory" if number == errno.EISDIR else "It is not a regular file"
+        raise Refusal("file_failed", reason, errno=number, path=path[:4096])
     return fd, found
 
 

@@ -22,7 +22,7 @@ def bad_request(message: str) -> Refusal:
 def file_failed(error: OSError, path: str) -> Refusal:
     """Return the refusal that tells what the kernel said about `path`."""
     reason = error.strerror or str(error)
-    return Refusal("file_failed", "%s: %s" % (reason, path), errno=error.errno or 0, path=path[:4096])
+    return Refusal("file_failed", reason, errno=error.errno or 0, path=path[:4096])
 
 
 def no_room(error: OSError) -> Refusal:

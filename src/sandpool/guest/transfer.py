@@ -175,7 +175,10 @@ def _open_beside(target: str, number: int) -> tuple[int, str]:
     # Cut, because the name may be as long as names can be.
     unfinished = "%s/.%s.%d.part" % (directory, name[:64], number)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    return open_regular(unfinished, flags)[0], unfinished
+    try:
+        return os.open(unfinished, flags | os.O_CLOEXEC, 0o600), unfinished
+    except OSError as error:
+        raise file_failed(error, target) from error
 
 
 class _Writing(Activity):

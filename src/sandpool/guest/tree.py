@@ -126,9 +126,9 @@ def remove(guest: Guest, request: Request, fields: Fields) -> None:
         if not os.path.isdir(path) or os.path.islink(path):
             raise file_failed(error, path) from error
         if not recursive:
-            reason = "it is a directory; remove it with `recursive`"
+            reason = "It is a directory; remove it with `recursive`"
             raise Refusal(
-                "file_failed", "%s: %s" % (reason, path), errno=errno.EISDIR, path=path[:4096]
+                "file_failed", reason, errno=errno.EISDIR, path=path[:4096]
             ) from error
         _Removal(guest, request, path)
         return
