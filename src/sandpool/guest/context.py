@@ -218,9 +218,10 @@ class Context:
         self.guest.reaper.reap()
         # Beyond even SIGKILL, in the kernel; it dies whenever that returns.
         self._status = self._status if self._status is not None else signal.SIGKILL
-        if self._turn is not None:
-            self._turn.abandon(self._why)
-        self._release()
+        if self._turn is None:
+            self._release()
+        else:
+            self._turn.abandon(self._why)  # and `leave` releases, now or when its output has gone
 
     def _release(self) -> None:
         if not self._is_hunted or self._turn is not None:
