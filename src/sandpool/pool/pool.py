@@ -99,6 +99,8 @@ class Pool(Generic[T]):
         self._order = 0
         self._state: PoolState = "new"
         self._group: TaskGroup | None = None  # Invariant P5
+        self._is_running = False
+        """Whether `run` goes on, its end included; `_group` is there only before its end."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = anyio.Event()
         self._stopped = anyio.Event()
@@ -177,6 +179,7 @@ class Pool(Generic[T]):
         if self._state == "closed":
             raise PoolClosed(f"pool {self.name} is closed")
         self._begin_on(asyncio.get_running_loop())
+        self._is_running = True
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
@@ -197,11 +200,12 @@ class Pool(Generic[T]):
                 self._state = "new"
             with anyio.CancelScope(shield=True):  # bounded: each destruction is
                 await self._destroy_all()
+            self._is_running = False
             self._wake_warm_waiters()
             self._stopped.set()
 
     def _begin_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._group is not None:
+        if self._is_running:
             if self._loop is not None and not self._loop.is_closed():
                 raise RuntimeError(f"pool {self.name} is running already")
             # The loop died under us, with whatever was going on in it.
@@ -254,7 +258,7 @@ class Pool(Generic[T]):
         self._state = "closed"
         self._waiters.fail_all(self._closed)
         self._end_leases("closed")
-        if self._group is not None and self._loop is asyncio.get_running_loop():
+        if self._is_running and self._loop is asyncio.get_running_loop():
             self._stop.set()
             # Cancel: the end goes on by itself; only the wait for it is given up.
             await self._stopped.wait()
