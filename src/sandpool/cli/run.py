@@ -1,0 +1,98 @@
+"""`sandpool run`: one job in one fresh sandbox, with our own input and output as its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from dataclasses import dataclass, field
+from typing import Literal
+
+import anyio
+import anyio.abc
+
+from sandpool.backends.base import Box, BoxSpec, RunOptions
+from sandpool.backends.native import NativeBackend
+from sandpool.cli import exits
+from sandpool.service import Process
+
+_CHUNK = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run: code with its arguments, or a command."""
+
+    kind: Literal["code", "command"]
+    code: str = ""
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    timeout: float | None = None
+
+
+async def run_job(spec: BoxSpec, job: Job) -> int:
+    """Run `job` in a fresh sandbox, and return the exit code of the command line."""
+    backend = NativeBackend()
+    try:
+        box = await backend.create(spec, box_id=f"run-{os.getpid()}")
+        process = await _start(box, job)
+        async with process:
+            return await _attend(process)
+    finally:
+        with anyio.CancelScope(shield=True):  # bounded by the backend
+            await backend.aclose()
+
+
+async def _start(box: Box, job: Job) -> Process:
+    options = RunOptions(argv=job.argv, env=job.env, stdin=None, timeout=job.timeout)
+    if job.kind == "code":
+        return await box.start_code(job.code, options)
+    return await box.start(options)
+
+
+async def _attend(process: Process) -> int:
+    """Relay output, input and interrupts until the process has ended; return its exit code."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_pass_interrupts, process)
+        group.start_soon(_pass_input, process)
+        async for stream, data in process:
+            target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
+            target.write(data)
+            target.flush()
+        result = await process.wait()
+        group.cancel_scope.cancel()
+    if result.timed_out:
+        print(f"sandpool: killed after {result.duration:.1f} s", file=sys.stderr)
+        return exits.TIMED_OUT
+    if result.oom_killed:
+        print("sandpool: killed for its memory limit", file=sys.stderr)
+    return result.exit_code
+
+
+async def _pass_interrupts(process: Process) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            await process.signal(number)
+
+
+async def _pass_input(process: Process) -> None:
+    """Send what comes on our input, and its end."""
+    try:
+        kind = os.fstat(0).st_mode
+    except OSError:
+        await process.send_eof()  # we were started without one
+        return
+    # A file is always ready, which no event loop can be asked about.
+    is_file = stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(0))
+    try:
+        while True:
+            if not is_file:
+                await anyio.wait_readable(0)
+            data = os.read(0, _CHUNK)
+            if not data:
+                break
+            await process.send(data)
+        await process.send_eof()
+    except (BrokenPipeError, ConnectionError):
+        return  # the command does not read any more, which is its own affair
