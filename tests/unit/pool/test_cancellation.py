@@ -274,7 +274,6 @@ async def test_a_cancelled_close_leaves_nothing_in_the_end(step: Step, way: Way)
             group.cancel_scope.cancel()
 
 
-@pytest.mark.xfail(reason="a close that overlaps another destroys every item a second time")
 async def test_closing_twice_at_the_same_time_destroys_once() -> None:
     scene = Scene("destroy", "slow", "closed")
     async with anyio.create_task_group() as group:
