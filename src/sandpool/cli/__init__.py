@@ -1,4 +1,4 @@
-"""The command line: `sandpool demo`, `sandpool run`, `sandpool doctor`."""
+"""The command line: `sandpool demo`, `run`, `doctor` and `bench`."""
 
 
 def main() -> None:

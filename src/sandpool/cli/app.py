@@ -49,6 +49,22 @@ def demo(
         exits.fail(error)
 
 
+@app.command()
+def bench(
+    as_json: _Json = False,
+    samples: Annotated[int, typer.Option(min=5, help="Samples of each latency.")] = 100,
+    cycles: Annotated[int, typer.Option(min=10, help="Leases in the throughput run.")] = 600,
+    callers: Annotated[int, typer.Option(min=1, max=256, help="Callers at one time.")] = 8,
+) -> None:
+    """Measure what a pool costs, against baselines measured in the same run."""
+    from sandpool.cli.bench import show
+
+    try:
+        anyio.run(lambda: show(samples=samples, cycles=cycles, callers=callers, as_json=as_json))
+    except SandpoolError as error:
+        exits.fail(error)
+
+
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": False},
     epilog="sandpool run script.py ARGS · sandpool run -c CODE ARGS · sandpool run -- COMMAND ARGS",
