@@ -143,16 +143,20 @@ class GuestBox:
         await exchange.result()
 
     async def bind(self, binding: Binding) -> None:
-        """Late binding at hand-over."""
+        """Late binding at hand-over.
+
+        Its answer is not waited for: a guest that did not take the binding refuses all that follows,
+        because that carries the new epoch.
+        """
         fields: dict[str, object] = {"epoch": binding.epoch}
         if binding.env:
             fields["env"] = dict(binding.env)
         if binding.cwd is not None:
             fields["cwd"] = binding.cwd
-        exchange = self._connection.open("bind", fields)
+        self._connection.open("bind", fields)
         # The guest takes frames in order, so what is sent from here on meets the new epoch.
         self._connection.epoch = binding.epoch
-        await exchange.result()
+        await self._connection.drain()
 
     async def run_code(self, code: str, options: RunOptions) -> ExecResult:
         """Run Python code to its end."""

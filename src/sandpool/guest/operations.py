@@ -130,7 +130,7 @@ def warm(guest: Guest, request: Request, fields: Fields) -> None:
             request.respond({})
 
     request.activity = Activity()
-    guest.spare.when_parked(partial(rehearsal.rehearse, guest, run_code, respond))
+    guest.spare.when_parked(partial(rehearsal.rehearse, guest, bind, run_code, respond))
 
 
 def execute(guest: Guest, request: Request, fields: Fields) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import frames
 from .fields import Fields
 from .request import Request
+from .settings import Binding
 
 if TYPE_CHECKING:
     from typing import Callable
@@ -62,18 +63,22 @@ class _Understudy:
         """Need none."""
 
 
-def rehearse(guest: Guest, run_code: Handler, done: Callable[[], None]) -> None:
-    """Go through `run_code` once; `done` is called when that is over."""
+def rehearse(
+    guest: Guest, bind: Handler, run_code: Handler, done: Callable[[], None]
+) -> None:
+    """Go through `bind` and `run_code` once; `done` is called when that is over."""
     sink = cast("Connection", _Sink())
     request = Request(1, sink, lambda number: done())
-    true: Any = guest.connection, guest.spare
+    true: Any = guest.connection, guest.spare, guest.binding
     guest.connection, guest.spare = sink, cast("Spare", _Understudy(guest))
+    guest.binding = Binding(guest.settings)
     try:
+        bind(guest, Request(2, sink, lambda number: None), Fields({"epoch": 1}))
         run_code(guest, request, Fields(frames.decode_json(_REQUEST)))
     except Exception:  # noqa: BLE001 (a sandbox without room for this is one without a rehearsal)
         if request.is_open:
             done()
         return
     finally:
-        guest.connection, guest.spare = true
+        guest.connection, guest.spare, guest.binding = true
     guest.loop.soon(lambda: guest.reaper.tell(_NOBODY, 0))
