@@ -28,6 +28,9 @@ _CLEAR = 256 * 1024
 _CHOKED = 8 * 1024 * 1024
 """Bytes owed to a host that does not read, past which we stop reading from it too."""
 
+_PATIENCE = 0.002
+"""Seconds that a frame which nobody waits for may wait for others."""
+
 _pack = frames.HEADER.pack
 
 
@@ -53,6 +56,8 @@ class Connection:
         self._decoder = frames.Decoder(frames.FROM_HOST)
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
+        self._patient = bytearray()
+        """Frames that go with the next ones, or by themselves after a moment."""
         self._is_reading = True
         self._is_writing = False
         self._waiting: dict[Callable[[], None], None] = {}  # in order, each once
@@ -73,8 +78,24 @@ class Connection:
         """Send one frame, now or as soon as the host reads."""
         self.write(_pack(len(payload), request, kind) + payload)
 
+    def send_soon(self, request: int, kind: int, payload: bytes) -> None:
+        """Send one frame before the next one, and soon: what nobody waits for need not wake the host.
+
+        Waking it costs us the processor, just when a program's first output may be due.
+        """
+        if not self._patient:
+            self._loop.after(_PATIENCE, self._send_patient)
+        self._patient += _pack(len(payload), request, kind) + payload
+
+    def _send_patient(self) -> None:
+        if self._patient:
+            self.write(b"")
+
     def write(self, packet: bytes) -> None:
         """Send whole frames, now or as soon as the host reads."""
+        if self._patient:
+            packet = bytes(self._patient) + packet
+            self._patient.clear()
         if not self._unsent:
             try:
                 sent = os.write(self._write_fd, packet)

@@ -39,6 +39,8 @@ class _Sink:
     def send(self, request: int, kind: int, payload: bytes = b"") -> None:
         frames.encode(request, kind, payload)
 
+    send_soon = send
+
     def write(self, packet: bytes) -> None:
         """Drop it."""
 

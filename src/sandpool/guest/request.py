@@ -118,6 +118,10 @@ class Request:
         """Send an EVENT."""
         self._connection.send(self.number, frames.EVENT, _encode(value))
 
+    def event_soon(self, value: dict[str, Any]) -> None:
+        """Send an EVENT that nobody waits for, along with what comes next."""
+        self._connection.send_soon(self.number, frames.EVENT, _encode(value))
+
     def respond(self, value: dict[str, Any]) -> None:
         """Close the request with its RESPONSE."""
         self._close(frames.RESPONSE, value)

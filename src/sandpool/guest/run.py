@@ -102,7 +102,7 @@ class Run(Activity):
         self._cleanup: Callable[[], None] | None = None
         request.activity = self
         guest.reaper.expect(pid, self._end)
-        request.event({"pid": pid})
+        request.event_soon({"pid": pid})
 
     def limit(self, timeout: float | None) -> None:
         """Kill it after `timeout` seconds."""
