@@ -251,7 +251,7 @@ class AcquireTimeout(SandpoolError, TimeoutError):
     def __init__(self, message: str, *, step: AcquireStep = "wait") -> None:
         """Name the step that took too long."""
         super().__init__(message)
-        self.step = step
+        self.step: AcquireStep = step
 
 
 # --- backends -------------------------------------------------------------------------------------

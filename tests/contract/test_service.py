@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -382,7 +383,7 @@ async def test_a_lease_ends_with_an_exception_too(service: SandboxService) -> No
 
 
 async def test_a_lent_sandbox_cannot_be_used_by_its_id(service: SandboxService) -> None:
-    tools = {"python_executor": {}}
+    tools: dict[str, dict[str, Any]] = {"python_executor": {}}
     await service.create_pool(PoolSpec(name="one", warm=1, tools_config=tools))
     async with service.lease("one") as sandbox:
         for call in (
@@ -418,10 +419,10 @@ async def test_a_claimed_sandbox_is_its_owners_by_id(service: SandboxService) ->
 
 async def test_what_a_claim_brings_reaches_only_its_sandbox(service: SandboxService) -> None:
     await warm_pool(service, warm=2)
-    mine = await service.claim("one", env={"TOKEN": "hunter2"}, cwd="/sandbox/work")
+    mine = await service.claim("one", env={"TOKEN": "hunter2"}, cwd="/tmp")
     other = await service.claim("one")
     code = "import os; print(os.environ.get('TOKEN'), os.getcwd())"
-    assert (await mine.run_code(code)).stdout == "hunter2 /sandbox/work\n"
+    assert (await mine.run_code(code)).stdout == "hunter2 /tmp\n"
     assert (await other.run_code(code)).stdout == "None /sandbox\n"
     shown = repr([await service.list_sandboxes(), await service.list_pools(), mine])
     assert "hunter2" not in shown

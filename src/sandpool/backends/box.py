@@ -145,8 +145,8 @@ class GuestBox:
     async def bind(self, binding: Binding) -> None:
         """Late binding at hand-over.
 
-        Its answer is not waited for: a guest that did not take the binding refuses all that follows,
-        because that carries the new epoch.
+        Its answer is not waited for: a guest that did not take the binding refuses all that
+        follows, because that carries the new epoch.
         """
         fields: dict[str, object] = {"epoch": binding.epoch}
         if binding.env:

@@ -1,7 +1,7 @@
 """`sandpool bench`: what a pool costs, as ratios to baselines that are measured in the same run.
 
-Machines differ and are shared, so no figure means much alone.  Samples of a thing and of its baseline
-are taken in turns, so that both see the same machine.
+Machines differ and are shared, so no figure means much alone.  Samples of a thing and of its
+baseline are taken in turns, so that both see the same machine.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ async def show(*, samples: int, cycles: int, callers: int, as_json: bool) -> Non
 
 def _describe_host() -> dict[str, str]:
     facts = doctor.examine().facts
-    kept = {name: facts[name] for name in ("kernel", "python", "cgroup attach") if name in facts}
+    kept: dict[str, str] = {
+        name: facts[name] for name in ("kernel", "python", "cgroup attach") if name in facts
+    }
     return {**kept, "machine": platform.machine(), "processors": str(os.cpu_count())}
 
 
@@ -98,7 +100,7 @@ async def _measure_first_output(samples: int) -> list[Result]:
     warm: list[float] = []
     cold: list[float] = []
     bare: list[float] = []
-    forker = subprocess.Popen(
+    forker = subprocess.Popen(  # noqa: ASYNC220 (before anything is measured)
         [sys.executable, "-c", _FORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert forker.stdin is not None
@@ -197,7 +199,7 @@ def _until_output(command: tuple[str, ...]) -> float:
 
 
 def _compare(
-    name: str, value: float, target: str, holds: Callable[[float], bool], unit: str = "×"
+    name: str, value: float, target: str, holds: Callable[[float], bool], unit: str = "times"
 ) -> Result:
     return Result(name, round(value, 2), unit, target, holds(value))
 

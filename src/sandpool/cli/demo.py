@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -111,7 +111,7 @@ async def _watch_warming(manager: LocalSandboxManager, console: Console, warm: i
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
+def _progress(console: Console) -> Generator[Progress]:
     with Progress(
         TextColumn("  {task.description}"),
         BarColumn(),

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import anyio
-import anyio.abc
 
 from sandpool.backends.base import Box, BoxSpec, RunOptions
 from sandpool.backends.native import NativeBackend
 from sandpool.cli import exits
+from sandpool.models import ExecResult
 from sandpool.service import Process
 
 _CHUNK = 64 * 1024
@@ -53,6 +53,16 @@ async def _start(box: Box, job: Job) -> Process:
 
 async def _attend(process: Process) -> int:
     """Relay output, input and interrupts until the process has ended; return its exit code."""
+    result = await _relay(process)
+    if result.timed_out:
+        print(f"sandpool: killed after {result.duration:.1f} s", file=sys.stderr)
+        return exits.TIMED_OUT
+    if result.oom_killed:
+        print("sandpool: killed for its memory limit", file=sys.stderr)
+    return result.exit_code
+
+
+async def _relay(process: Process) -> ExecResult:
     async with anyio.create_task_group() as group:
         group.start_soon(_pass_interrupts, process)
         group.start_soon(_pass_input, process)
@@ -60,14 +70,8 @@ async def _attend(process: Process) -> int:
             target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
             target.write(data)
             target.flush()
-        result = await process.wait()
         group.cancel_scope.cancel()
-    if result.timed_out:
-        print(f"sandpool: killed after {result.duration:.1f} s", file=sys.stderr)
-        return exits.TIMED_OUT
-    if result.oom_killed:
-        print("sandpool: killed for its memory limit", file=sys.stderr)
-    return result.exit_code
+    return await process.wait()
 
 
 async def _pass_interrupts(process: Process) -> None:

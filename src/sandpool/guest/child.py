@@ -8,6 +8,7 @@ nothing of the loop runs in it again.  What the exception passes must not catch 
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -67,8 +68,8 @@ def become(settings: Settings, berth: Berth) -> None:
         first += 1
     rights.close_from(first)
     kin.mark(berth.tag)
-    for number, limits in settings.rlimits:
-        resource.setrlimit(number, limits)
+    for limit, values in settings.rlimits:
+        resource.setrlimit(limit, values)
     if settings.uid is not None and settings.gid is not None:
         rights.become_tenant(settings.uid, settings.gid)
     rights.drop_capabilities()
@@ -82,7 +83,7 @@ def execute(argv: list[str], env: dict[str, str], default_path: str) -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     code, reason = _try(argv, env, default_path)
-    os.write(2, os.fsencode("%s: %s\n" % (argv[0], reason)))
+    os.write(2, os.fsencode(f"{argv[0]}: {reason}\n"))
     os._exit(code)
 
 
@@ -95,27 +96,26 @@ def _try(argv: list[str], env: dict[str, str], default_path: str) -> tuple[int, 
         # An empty entry in PATH is the working directory, as every shell has it.
         entries = env.get("PATH", default_path).split(":")
         places = [os.path.join(entry, name) for entry in entries]
-    result = 127, "command not found"
+    result = 127, "No such file or directory" if "/" in name else "command not found"
     for place in places:
-        try:
-            _exec(place, argv, env)
-        except (FileNotFoundError, NotADirectoryError):
-            if "/" in name:
-                result = 127, "No such file or directory"
-        except OSError as error:
-            result = 126, error.strerror
-            if not isinstance(error, PermissionError):
-                break
+        error = _failed_exec(place, argv, env)
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            continue
+        result = 126, os.strerror(error.errno or 0)
+        if not isinstance(error, PermissionError):
+            break
     return result
 
 
-def _exec(path: str, argv: list[str], env: dict[str, str]) -> None:
+def _failed_exec(path: str, argv: list[str], env: dict[str, str]) -> OSError:
+    """Execute the file at `path`; return why that failed."""
     try:
         os.execve(path, argv, env)
     except OSError as error:
-        if error.errno != _ENOEXEC:
-            raise
-        os.execve("/bin/sh", ["sh", path, *argv[1:]], env)
+        if error.errno == errno.ENOEXEC and path != _SHELL:
+            # A script without a first line that says what runs it is the shell's.
+            return _failed_exec(_SHELL, ["sh", path, *argv[1:]], env)
+        return error
 
 
-_ENOEXEC = 8
+_SHELL = "/bin/sh"

@@ -1,8 +1,8 @@
 """The guest's end of the byte stream: frames in, frames out, both bounded.
 
 What cannot be written yet is kept; `is_congested` tells producers to stop until it has gone.  The
-host's own requests are read on until what we owe it is several times that much, because answers must
-never wait for output.
+host's own requests are read on until what we owe it is several times that much, because answers
+must never wait for output.
 
     W1  `_unsent_size` is the sum of the lengths in `_unsent`.
     W2  Whoever calls `when_clear`, however often, is called back exactly once.
@@ -34,7 +34,7 @@ _PATIENCE = 0.002
 _pack = frames.HEADER.pack
 
 
-class ConnectionOver(Exception):  # noqa: N818 (the ordinary end of a guest's life)
+class ConnectionOver(Exception):
     """The host has gone, or has broken the protocol: the guest ends, and its sandbox with it."""
 
 
@@ -79,7 +79,7 @@ class Connection:
         self.write(_pack(len(payload), request, kind) + payload)
 
     def send_soon(self, request: int, kind: int, payload: bytes) -> None:
-        """Send one frame before the next one, and soon: what nobody waits for need not wake the host.
+        """Send one frame before the next one, and soon: what nobody waits for wakes no host.
 
         Waking it costs us the processor, just when a program's first output may be due.
         """

@@ -38,7 +38,7 @@ def dial(guest: Guest, request: Request, fields: Fields) -> None:
     host = fields.text("host", "127.0.0.1")
     fields.finish()
     if host not in _ADDRESSES:
-        raise bad_request("only %s can be dialled" % ", ".join(_ADDRESSES))
+        raise bad_request(f"only {', '.join(_ADDRESSES)} can be dialled")
     family, address = _ADDRESSES[host]
     try:
         connecting = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -52,7 +52,7 @@ def dial(guest: Guest, request: Request, fields: Fields) -> None:
 
 
 def _failed(port: int, number: int) -> Refusal:
-    return Refusal("dial_failed", "port %d: %s" % (port, os.strerror(number)))
+    return Refusal("dial_failed", f"port {port}: {os.strerror(number)}")
 
 
 class _Relay(Activity):

@@ -10,7 +10,7 @@ import base64
 import json
 import sys
 import traceback
-from typing import Any
+from typing import Any, Dict, Tuple, cast
 
 from . import frames
 
@@ -83,7 +83,7 @@ def _representations(value: object) -> dict[str, str]:
     found: dict[str, str] = {}
     whole = _call(value, "_repr_mimebundle_", include=None, exclude=None)
     if isinstance(whole, dict):
-        for kind, data in whole.items():
+        for kind, data in cast("Dict[Any, Any]", whole).items():
             _add(found, kind, data)
     for kind, name in _METHODS:
         if kind not in found:
@@ -105,15 +105,15 @@ def _call(value: object, name: str, **arguments: object) -> object:
     if method is None:
         return None
     try:
-        data = method(**arguments)
+        data: object = method(**arguments)
     except NotImplementedError:
         return None
     except Exception:  # noqa: BLE001 (a tenant's method; the other representations still count)
         traceback.print_exc(file=sys.stderr)
         return None
-    if isinstance(data, tuple) and len(data) == 2:
-        return data[0]
-    return data
+    if isinstance(data, tuple) and len(cast("Tuple[Any, ...]", data)) == 2:
+        return cast("Tuple[Any, Any]", data)[0]
+    return cast("object", data)
 
 
 def _add(found: dict[str, str], kind: object, data: object) -> None:

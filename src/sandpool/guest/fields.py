@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from typing import Any, Dict, List, cast
 
 from .refusal import Refusal, bad_request
 
@@ -27,7 +27,7 @@ class Fields:
         """Refuse what is left; every handler calls this before it does anything."""
         if self._values:
             names = ", ".join(sorted(self._values))[:200]
-            raise bad_request("unknown fields: %s" % names)
+            raise bad_request(f"unknown fields: {names}")
 
     def text(self, name: str, default: Any = _MISSING) -> Any:
         """Take a string, or `default`."""
@@ -49,7 +49,7 @@ class Fields:
         if value is default:
             return value
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise _wrong(name, "a whole number from %d to %d" % (low, high))
+            raise _wrong(name, f"a whole number from {low} to {high}")
         return value
 
     def seconds(self, name: str) -> float | None:
@@ -74,8 +74,11 @@ class Fields:
 
     def strings(self, name: str, required: bool = False) -> list[str]:
         """Take a list of strings that a process can be given."""
-        value = self._take(name, _MISSING if required else [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        given = self._take(name, _MISSING if required else [])
+        if not isinstance(given, list):
+            raise _wrong(name, "a list of strings")
+        value = cast("List[Any]", given)
+        if not all(isinstance(item, str) for item in value):
             raise _wrong(name, "a list of strings")
         for item in value:
             _check_bytes(name, item)
@@ -85,9 +88,10 @@ class Fields:
 
     def environment(self, name: str) -> dict[str, str | None]:
         """Take variables to set, or to remove where the value is null."""
-        value = self._take(name, {})
-        if not isinstance(value, dict):
+        given = self._take(name, {})
+        if not isinstance(given, dict):
             raise _wrong(name, "an object")
+        value = cast("Dict[str, Any]", given)
         for key, text in value.items():
             if not key or "=" in key or not (text is None or isinstance(text, str)):
                 raise _wrong(name, "an object of names and strings, or null to remove one")
@@ -100,13 +104,13 @@ class Fields:
         value = self._values.pop(name, None)
         if value is None:
             if default is _MISSING:
-                raise bad_request("the field %r is missing" % name)
+                raise bad_request(f"the field {name!r} is missing")
             return default
         return value
 
 
 def _wrong(name: str, wanted: str) -> Refusal:
-    return bad_request("the field %r must be %s" % (name, wanted))
+    return bad_request(f"the field {name!r} must be {wanted}")
 
 
 def _check_bytes(name: str, text: str) -> None:

@@ -18,17 +18,17 @@ all big-endian.  Control payloads are JSON objects in UTF-8; STDOUT, STDERR and 
 
 Flow control.  For each request each side may send at most INITIAL_CREDIT bytes of STDOUT + STDERR +
 DATA payload, plus what CREDIT frames (a u32 each) have added.  Control frames are free, but bounded
-by MAX_CONTROL.  Sending more than the credit, an unknown kind, an oversized frame, a control payload
-that is not a JSON object or a frame that its side may not send is a violation: the receiver closes
-the connection, which ends this sandbox and nothing else.  A frame for a request that has just ended
-is not a violation (the two ends cross on the wire); it is dropped.
+by MAX_CONTROL.  Sending more than the credit, an unknown kind, an oversized frame, a control
+payload that is not a JSON object or a frame that its side may not send is a violation: the receiver
+closes the connection, which ends this sandbox and nothing else.  A frame for a request that has
+just ended is not a violation (the two ends cross on the wire); it is dropped.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Collection, Dict, List, Tuple
+from typing import Any, Collection, Dict, List, Tuple, cast
 
 VERSION = 1
 
@@ -73,7 +73,7 @@ class FrameError(ValueError):
 def encode(request: int, kind: int, payload: bytes = b"") -> bytes:
     """Return one frame as bytes."""
     if len(payload) > MAX_PAYLOAD:
-        raise FrameError("frame of %d bytes is over the limit of %d" % (len(payload), MAX_PAYLOAD))
+        raise FrameError(f"frame of {len(payload)} bytes is over the limit of {MAX_PAYLOAD}")
     return HEADER.pack(len(payload), request, kind) + payload
 
 
@@ -93,12 +93,12 @@ def decode_json(payload: bytes) -> Dict[str, Any]:
     if len(payload) > MAX_CONTROL:
         raise FrameError("control payload is over the limit")
     try:
-        value = json.loads(payload.decode("utf-8", "surrogatepass"))
+        value: Any = json.loads(payload.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise FrameError("control payload is not JSON") from error
     if not isinstance(value, dict):
         raise FrameError("control payload is not a JSON object")
-    return value
+    return cast("Dict[str, Any]", value)
 
 
 def decode_credit(payload: bytes) -> int:
@@ -133,9 +133,9 @@ class Decoder:
         while len(buffer) - start >= size:
             length, request, kind = HEADER.unpack_from(buffer, start)
             if length > MAX_PAYLOAD:
-                raise FrameError("frame of %d bytes is over the limit" % length)
+                raise FrameError(f"frame of {length} bytes is over the limit")
             if kind not in self._allowed:
-                raise FrameError("frame kind %d is not allowed here" % kind)
+                raise FrameError(f"frame kind {kind} is not allowed here")
             if request == 0:
                 raise FrameError("request id 0 is not allowed")
             end = start + size + length

@@ -1,8 +1,10 @@
 """The guest: what it holds together, and how a frame finds its request.
 
+Invariants:
+
     G1  `requests` holds exactly the requests that are open, at most `MAX_REQUESTS`.
-    G2  Nothing that a tenant does raises an exception here; what still gets out of a handler is a bug
-        of ours, closes that request with `internal`, and leaves the others alone.
+    G2  Nothing that a tenant does raises an exception here; what still gets out of a handler is a
+        bug of ours, closes that request with `internal`, and leaves the others alone.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from . import child, frames, processes
 from .connection import Connection
@@ -19,7 +21,7 @@ from .hunt import Hunt
 from .kin import Kin, ceiling
 from .loop import Loop
 from .reaper import Reaper
-from .refusal import Refusal, file_failed, no_room
+from .refusal import Refusal, bad_request, file_failed, no_room
 from .request import Request
 from .run import Plumbing
 from .settings import Binding, Settings
@@ -72,7 +74,7 @@ class Guest:
         request = self.requests.get(number)
         if kind == frames.REQUEST:
             if request is not None:
-                raise frames.FrameError("request %d is already open" % number)
+                raise frames.FrameError(f"request {number} is already open")
             self._open(number, payload)
         elif request is not None:
             try:
@@ -89,28 +91,33 @@ class Guest:
         is_full = len(self.requests) >= MAX_REQUESTS
         self.requests[number] = request
         try:
-            if is_full:
-                raise Refusal("busy", "%d requests are open already" % MAX_REQUESTS)
-            op = values.pop("op", None)
-            handler = self.handlers.get(op) if isinstance(op, str) else None
-            if handler is None:
-                raise Refusal("bad_request", "unknown op: %.100r" % (op,))
-            if op != "bind":
-                epoch = values.pop("epoch", None)
-                if op not in _UNFENCED:
-                    self._check_epoch(epoch)
+            handler = self._admit(values, is_full)
             handler(self, request, Fields(values))
         except Exception as error:
             if not request.is_open:
                 raise
             _close_with(request, error)
 
+    def _admit(self, values: dict[str, Any], is_full: bool) -> Handler:
+        """Return who serves the request, and leave its own fields in `values`; or Refusal."""
+        if is_full:
+            raise Refusal("busy", f"{MAX_REQUESTS} requests are open already")
+        op = values.pop("op", None)
+        handler = self.handlers.get(op) if isinstance(op, str) else None
+        if handler is None:
+            raise bad_request(f"unknown op: {op!r:.100}")
+        if op != "bind":
+            epoch = values.pop("epoch", None)
+            if op not in _UNFENCED:
+                self._check_epoch(epoch)
+        return handler
+
     def _check_epoch(self, epoch: object) -> None:
-        if epoch != self.binding.epoch or isinstance(epoch, bool):
+        bound = self.binding.epoch
+        if epoch != bound or isinstance(epoch, bool):
             raise Refusal(
                 "stale_epoch",
-                "the request is of epoch %.40r, the sandbox is bound to %r"
-                % (epoch, self.binding.epoch),
+                f"the request is of epoch {epoch!r:.40}, the sandbox is bound to {bound!r}",
             )
 
     def _forget(self, number: int) -> None:
@@ -209,11 +216,9 @@ def _close_with(request: Request, error: Exception) -> None:
     elif isinstance(error, frames.FrameError):
         raise error
     else:
-        request.fail("internal", "%s: %s" % (type(error).__name__, error))
+        request.fail("internal", f"{type(error).__name__}: {error}")
 
 
-def _depart(
-    settings: Settings, berth: child.Berth, program: Callable[[], None]
-) -> None:
+def _depart(settings: Settings, berth: child.Berth, program: Callable[[], None]) -> None:
     child.become(settings, berth)
     program()

@@ -1,8 +1,8 @@
 """Kills one run's whole tree and says when nothing of it is left.
 
 Where nothing else lives in the sandbox, one kill(-1) does it, which the kernel delivers to every
-process but us before it returns.  Else the processes are found by their tags (`kin.py`) and killed one
-by one, in sweeps, until a sweep finds none; a tree that outruns the sweeps is ended, past
+process but us before it returns.  Else the processes are found by their tags (`kin.py`) and killed
+one by one, in sweeps, until a sweep finds none; a tree that outruns the sweeps is ended, past
 `_PATIENCE`, by kill(-1), and other runs die with it.
 
     H1  `kill(-1)` is called only while we are process 1: anywhere else it would kill the caller's
@@ -92,10 +92,15 @@ class Hunt:
         assert self._tag is not None
         count = 0
         for pid in processes.pids():
-            try:
-                if self._kin.is_victim(self._tag, processes.tag_of(pid)):
-                    os.kill(pid, signal.SIGKILL)
-                    count += processes.is_alive(pid)
-            except ProcessLookupError:
-                continue
+            count += self._kill_if_tagged(self._tag, pid)
         return count
+
+    def _kill_if_tagged(self, tag: int, pid: int) -> bool:
+        """Kill `pid` if it belongs to our tree; whether it did, and may live on for a moment."""
+        try:
+            if not self._kin.is_victim(tag, processes.tag_of(pid)):
+                return False
+            os.kill(pid, signal.SIGKILL)
+            return processes.is_alive(pid)
+        except ProcessLookupError:
+            return False

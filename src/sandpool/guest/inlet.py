@@ -1,5 +1,7 @@
 """Bytes from the host on their way into a program, a terminal or a socket.
 
+Invariants:
+
     I1  `_waiting` holds at most what the host has credit for: frames.INITIAL_CREDIT.
     I2  Credit goes back to the host only for bytes that have been written, or thrown away because
         nobody reads them.

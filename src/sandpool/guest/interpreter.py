@@ -1,7 +1,7 @@
 """The warm interpreter: what a run takes over from it, and when a run needs a new one instead.
 
-It is this process: the guest was forked from a template that has started Python, imported what was to
-be preloaded and stopped right there.  A run of code is a fork of it.
+It is this process: the guest was forked from a template that has started Python, imported what was
+to be preloaded and stopped right there.  A run of code is a fork of it.
 """
 
 from __future__ import annotations

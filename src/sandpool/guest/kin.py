@@ -1,14 +1,14 @@
 """Which run a process belongs to, whatever it did to hide.
 
-Every process that the guest starts gets a tag: a hard limit of RLIMIT_RTTIME, a limit that nothing in
-a sandbox uses.  Children inherit it through fork and exec, setsid and double fork; everybody can read
-it in /proc/PID/limits; and without CAP_SYS_RESOURCE nobody can raise it.  A process can lower its tag,
-which gains it nothing: tags go down from run to run by random steps, so what it can reach by lowering
-is the tag of a later run, which it would have to know, or no run's tag at all, and processes with such
-tags are killed along with any run.
+Every process that the guest starts gets a tag: a hard limit of RLIMIT_RTTIME, a limit that nothing
+in a sandbox uses.  Children inherit it through fork and exec, setsid and double fork; everybody can
+read it in /proc/PID/limits; and without CAP_SYS_RESOURCE nobody can raise it.  A process can lower
+its tag, which gains it nothing: tags go down from run to run by random steps, so what it can reach
+by lowering is the tag of a later run, which it would have to know, or no run's tag at all, and
+processes with such tags are killed along with any run.
 
-    K1  A tag is in exactly one of `_live` (its request is open, or its context exists), `_parked` (a
-        spare process, which has run nothing of the tenant's) and `_ended`.
+    K1  A tag is in exactly one of `_live` (its request is open, or its context exists), `_parked`
+        (a         spare process, which has run nothing of the tenant's) and `_ended`.
     K2  Every tag is lower than all tags before it.
 
 This module is pure but for the random steps.
@@ -68,7 +68,7 @@ class Kin:
         self._live.add(tag)
 
     def retire(self, tag: int, is_empty: bool) -> None:
-        """Note that what `tag` stood for is over; `is_empty` says that no process is left at all."""
+        """Note that what `tag` stood for is over; `is_empty`: no process is left at all."""
         self._live.discard(tag)
         self._parked.discard(tag)
         if is_empty and not self._live:

@@ -1,7 +1,7 @@
 """The event loop of the guest: descriptors, timers and sliced work, one thread, nothing else.
 
-It is fair by construction: in one turn each ready descriptor and each piece of sliced work is called
-once, and every callee does one bounded step.
+It is fair by construction: in one turn each ready descriptor and each piece of sliced work is
+called once, and every callee does one bounded step.
 
     L1  A callback may be called once more after its descriptor has changed hands within one turn;
         all descriptors are non-blocking, so such a call finds nothing to do.
@@ -31,7 +31,7 @@ class Timer:
     __slots__ = ("callback", "number", "when")
 
     def __init__(self, when: float, number: int, callback: Callable[[], None]) -> None:
-        """Called by `Loop.after`."""
+        """Be made by `Loop.after` only."""
         self.when = when
         self.number = number
         self.callback: Callable[[], None] | None = callback

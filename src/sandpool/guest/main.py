@@ -8,7 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import frames as frames  # noqa: PLC0414 (the backend reports a failed jail with it)
+from . import frames as frames
 from . import rights
 from .child import Departure
 from .connection import ConnectionOver
@@ -52,6 +52,7 @@ def _serve(read_fd: int, write_fd: int, given: dict[str, Any]) -> Callable[[], N
     except (ConnectionOver, frames.FrameError):
         # The kernel ends every other process of the sandbox with us.
         os._exit(0)
+    raise AssertionError("the loop ends only by an exception")
 
 
 def _begin(read_fd: int, write_fd: int, settings: Settings) -> Guest:

@@ -39,13 +39,11 @@ def hello(guest: Guest, request: Request, fields: Fields) -> None:
     version = fields.integer("version")
     fields.finish()
     if version != frames.VERSION:
-        raise Refusal(
-            "unsupported", "the guest speaks version %d, not %d" % (frames.VERSION, version)
-        )
+        raise Refusal("unsupported", f"the guest speaks version {frames.VERSION}, not {version}")
     request.respond(
         {
             "version": frames.VERSION,
-            "python": "%d.%d.%d" % sys.version_info[:3] if guest.interpreter else None,
+            "python": ".".join(map(str, sys.version_info[:3])) if guest.interpreter else None,
             "pid": os.getpid(),
             "features": sorted(HANDLERS),
         }
@@ -61,9 +59,7 @@ def bind(guest: Guest, request: Request, fields: Fields) -> None:
     fields.finish()
     binding = guest.binding
     if binding.epoch is not None and epoch < binding.epoch:
-        raise Refusal(
-            "stale_epoch", "the sandbox is bound to the later epoch %d" % binding.epoch
-        )
+        raise Refusal("stale_epoch", f"the sandbox is bound to the later epoch {binding.epoch}")
     binding.bind(epoch, env, cwd, reseed)
     if guest.interpreter is not None:
         guest.interpreter.set_environment(binding.env)

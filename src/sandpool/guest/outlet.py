@@ -1,12 +1,16 @@
 """One output of a program, read as it comes and forwarded to the host, or thrown away.
 
+States:
+
     FORWARDING ─► (credit or connection used up) PAUSED ─► FORWARDING
     FORWARDING ─► DISCARDING       past `max_output`, or while no request listens
     any ─► ENDED                   every writer has closed it
 
+Invariants:
+
     O1  It is watched by the loop exactly while it is neither paused nor ended.
-    O2  `drain` calls back exactly once, when all that was in the pipe at that moment has been passed
-        on, whoever else still holds the other end.
+    O2  `drain` calls back exactly once, when all that was in the pipe at that moment has been
+        passed on, whoever else still holds the other end.
 """
 
 from __future__ import annotations
@@ -112,21 +116,12 @@ class Outlet:
         return size
 
     def _ready(self, events: int) -> None:
-        size = frames.CHUNK
         request = self._request
-        if request is not None and self._left != 0:
-            if self._connection.is_congested:
-                self._loop.unwatch(self.fd)
-                self._connection.when_clear(self.resume)
-                return
-            size = min(size, request.credit)
-            if size == 0:
-                if not self._is_final:
-                    # `Activity.resume` of the request wakes us.
-                    self._loop.unwatch(self.fd)
-                    return
-                self._left = 0
-                size = frames.CHUNK
+        size = self._room(request)
+        if size == 0:
+            # Whoever makes room calls `resume`.
+            self._loop.unwatch(self.fd)
+            return
         try:
             data = os.read(self.fd, size)
         except BlockingIOError:
@@ -143,6 +138,21 @@ class Outlet:
             self._owed -= len(data)
             if self._owed <= 0:
                 self._finish_drain()
+
+    def _room(self, request: Request | None) -> int:
+        """Return how many bytes may be read now; what is thrown away needs no room elsewhere."""
+        if request is None or self._left == 0:
+            return frames.CHUNK
+        if self._connection.is_congested:
+            self._connection.when_clear(self.resume)
+            return 0
+        if request.credit > 0:
+            return min(frames.CHUNK, request.credit)
+        if not self._is_final:
+            # The request's `Activity.resume` wakes us.
+            return 0
+        self._left = 0
+        return frames.CHUNK
 
     def _forward(self, request: Request, data: bytes) -> None:
         left = self._left

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Set
 
 if TYPE_CHECKING:
     from typing import Iterator
@@ -29,7 +29,7 @@ def pids() -> list[int]:
 
 def tag_of(pid: int) -> int | None:
     """Return the tag that `pid` carries (`kin.py`); ProcessLookupError if it has gone."""
-    limits = _read("/proc/%d/limits" % pid)
+    limits = _read(f"/proc/{pid}/limits")
     at = limits.find(_RTTIME)
     if at < 0:
         return None
@@ -39,7 +39,7 @@ def tag_of(pid: int) -> int | None:
 
 def tags() -> set[int]:
     """Return every tag that any process carries."""
-    found = set()
+    found: Set[int] = set()
     for pid in pids():
         try:
             tag = tag_of(pid)
@@ -61,7 +61,8 @@ def is_alive(pid: int) -> bool:
 def describe(hidden: int) -> Iterator[list[dict[str, Any]] | None]:
     """Yield None between slices of work, and at last the `processes` of the protocol page.
 
-    `hidden`, a process of ours, is left out.  The list is cut where it would not fit into one answer.
+    `hidden`, a process of ours, is left out.  The list is cut where it would not fit into one
+    answer.
     """
     found: list[dict[str, Any]] = []
     room = _ROOM
@@ -72,7 +73,7 @@ def describe(hidden: int) -> Iterator[list[dict[str, Any]] | None]:
             yield None
         try:
             state, parent, name = _stat(pid)
-            line = _read("/proc/%d/cmdline" % pid, _LONGEST_ARGV)
+            line = _read(f"/proc/{pid}/cmdline", _LONGEST_ARGV)
         except ProcessLookupError:
             continue
         argv = [os.fsdecode(word) for word in line.rstrip(b"\0").split(b"\0")] if line else [name]
@@ -85,11 +86,11 @@ def describe(hidden: int) -> Iterator[list[dict[str, Any]] | None]:
 
 def _stat(pid: int) -> tuple[str, int, str]:
     """Return state, parent and name of a process."""
-    line = os.fsdecode(_read("/proc/%d/stat" % pid))
+    line = os.fsdecode(_read(f"/proc/{pid}/stat"))
     # The name stands in parentheses and may hold anything, parentheses included.
     head, _, rest = line.rpartition(")")
     state, parent = rest.split(None, 2)[:2]
-    return state, int(parent), "[%s]" % head.partition("(")[2]
+    return state, int(parent), f"[{head.partition('(')[2]}]"
 
 
 def _read(path: str, size: int = 4096) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Refusal(Exception):  # noqa: N818 (a refusal is an answer, not an error of ours)
+class Refusal(Exception):
     """Raised by whatever handles a request; `Request.refuse` sends it."""
 
     def __init__(self, code: str, message: str, **details: object) -> None:
@@ -27,4 +27,4 @@ def file_failed(error: OSError, path: str) -> Refusal:
 
 def no_room(error: OSError) -> Refusal:
     """Return the refusal for when the kernel has no process, descriptor or memory left for us."""
-    return Refusal("busy", "the sandbox has no room to start this: %s" % error.strerror)
+    return Refusal("busy", f"the sandbox has no room to start this: {error.strerror}")

@@ -1,8 +1,9 @@
-"""Goes through a run of code without running any, so that the first real one finds its memory ready.
+"""Goes through a run of code without running any, so that the first one finds its memory ready.
 
-After a fork every page is shared, and whoever writes to one first pays for the copy, the guest as much
-as its child.  The spare has seen to its own pages (`script.rehearse`); this sees to the guest's: the
-whole way of a `run_code`, with its answers thrown away and an understudy in place of the spare.
+After a fork every page is shared, and whoever writes to one first pays for the copy, the guest as
+much as its child.  The spare has seen to its own pages (`script.rehearse`); this sees to the
+guest's: the whole way of a `run_code`, with its answers thrown away and an understudy in place of
+the spare.
 """
 
 from __future__ import annotations
@@ -65,9 +66,7 @@ class _Understudy:
         """Need none."""
 
 
-def rehearse(
-    guest: Guest, bind: Handler, run_code: Handler, done: Callable[[], None]
-) -> None:
+def rehearse(guest: Guest, bind: Handler, run_code: Handler, done: Callable[[], None]) -> None:
     """Go through `bind` and `run_code` once; `done` is called when that is over."""
     sink = cast("Connection", _Sink())
     request = Request(1, sink, lambda number: done())

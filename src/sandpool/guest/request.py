@@ -1,5 +1,7 @@
 """One open request: its credit in both directions, its answer, and what goes on for it.
 
+Invariants:
+
     Q1  `credit` is never negative: a sender looks before it sends.
     Q2  `_allowance` is what the host may still send; below zero is a violation.
     Q3  RESPONSE or ERROR is sent exactly once and is the request's last frame.
@@ -90,11 +92,14 @@ class Request:
             if activity is not None:
                 activity.control(self, value)
         elif activity is not None:
-            if kind == frames.EOF:
-                activity.eof(self)
-            elif not self.is_cancelled:
-                self.is_cancelled = True
-                activity.cancel(self)
+            self._end(activity, kind)
+
+    def _end(self, activity: Activity, kind: int) -> None:
+        if kind == frames.EOF:
+            activity.eof(self)
+        elif not self.is_cancelled:
+            self.is_cancelled = True
+            activity.cancel(self)
 
     def consumed(self, count: int) -> None:
         """Let the host send `count` bytes more; told in few, large grants."""
@@ -132,9 +137,7 @@ class Request:
 
     def fail(self, code: str, message: str, **details: object) -> None:
         """Close the request with an ERROR."""
-        self._close(
-            frames.ERROR, {"code": code, "message": message[:_LONGEST_MESSAGE], **details}
-        )
+        self._close(frames.ERROR, {"code": code, "message": message[:_LONGEST_MESSAGE], **details})
 
     def _close(self, kind: int, value: dict[str, Any]) -> None:
         assert self.is_open  # Invariant Q3

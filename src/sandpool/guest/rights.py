@@ -29,7 +29,7 @@ _no_capabilities = (ctypes.c_uint32 * 6)()
 
 def _fail(what: str) -> OSError:
     number = ctypes.get_errno()
-    return OSError(number, "%s: %s" % (what, os.strerror(number)))
+    return OSError(number, f"{what}: {os.strerror(number)}")
 
 
 def set_dumpable(value: bool) -> None:
@@ -64,7 +64,7 @@ def use_files_as(uid: int, gid: int) -> None:
     _setfsuid(uid)
     # These two report the previous id whether they succeed or not; asking for -1 changes nothing.
     if _setfsgid(-1) != gid or _setfsuid(-1) != uid:
-        raise PermissionError(1, "cannot use files as %d:%d" % (uid, gid))
+        raise PermissionError(1, f"cannot use files as {uid}:{gid}")
 
 
 def close_from(first: int) -> None:

@@ -1,7 +1,11 @@
 """One program started for a request, from the fork to its answer.
 
+States:
+
     RUNNING ─► ENDED ─► DRAINED ─► answered            it ended by itself
     RUNNING ─► HUNTED ─► ENDED ─► DRAINED ─► answered  timeout or CANCEL: its whole tree is killed
+
+Invariants:
 
     R1  The program's process id is used only until it has been reaped (`_status` is None).
     R2  The answer is sent after the last byte of output that was written before the end.
@@ -229,9 +233,7 @@ def start(
     """Fork a child that runs `program` on pipes of its own; Refusal if it cannot be started."""
     plumbing = guest.plumb(with_stdin)
     try:
-        tag, pid = guest.fork(
-            program, cwd, plumbing.stdin, plumbing.stdout, plumbing.stderr
-        )
+        tag, pid = guest.fork(program, cwd, plumbing.stdin, plumbing.stdout, plumbing.stderr)
     except Exception:
         plumbing.close()
         raise
@@ -239,7 +241,9 @@ def start(
     return _watch(guest, request, tag, pid, plumbing, max_output)
 
 
-def adopt(guest: Guest, request: Request, max_output: int | None, taken: Taken | None) -> Run | None:
+def adopt(
+    guest: Guest, request: Request, max_output: int | None, taken: Taken | None
+) -> Run | None:
     """Watch over a spare that has got its order; None if there was none to take."""
     if taken is None:
         return None

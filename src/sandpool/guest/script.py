@@ -1,11 +1,11 @@
 """Runs one file of code in a fork of the warm interpreter, as `python3 file` would.
 
 The same are: output and its buffering, tracebacks, warnings, exit codes and deaths by signals,
-`__main__`, `sys.argv`, `sys.path` (which begins with the working directory), threads awaited, `atexit`
-and `__del__` at the end.  Code that does not compile, and environments that only a starting
-interpreter can follow, get a real one (`Interpreter.start_anew`).  Different are: the hash seed and the
-address layout (the template's), the modules already in `sys.modules`, and a few frames of ours below
-the module's, which `sys._getframe` shows and tracebacks do not.
+`__main__`, `sys.argv`, `sys.path` (which begins with the working directory), threads awaited,
+`atexit` and `__del__` at the end.  Code that does not compile, and environments that only a
+starting interpreter can follow, get a real one (`Interpreter.start_anew`).  Different are: the hash
+seed and the address layout (the template's), the modules already in `sys.modules`, and a few frames
+of ours below the module's, which `sys._getframe` shows and tracebacks do not.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
         os.chdir(order[3])
     except OSError as error:
         # It was there a moment ago, when the guest looked.
-        os.write(2, os.fsencode("%s: %s: %s\n" % (path, order[3], error.strerror)))
+        os.write(2, os.fsencode(f"{path}: {order[3]}: {error.strerror}\n"))
         os._exit(1)
     _follow(interpreter, order)
 
@@ -69,7 +69,8 @@ def rehearse(interpreter: Interpreter) -> None:
     hide_own_modules()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.chdir(os.getcwd())
-    path, _, env, _, _ = marshal.loads(marshal.dumps(("/dev/null", [""], dict(os.environ), "", True)))
+    written = marshal.dumps(("/dev/null", [""], dict(os.environ), "", True))
+    path, _, env, _, _ = marshal.loads(written)  # noqa: S302 (we wrote it)
     replace_environment(env)
     interpreter.must_start_anew()
     with open(path, "rb") as file:
@@ -77,20 +78,25 @@ def rehearse(interpreter: Interpreter) -> None:
     code = compile(source, path, "exec", dont_inherit=True)
     main = types.ModuleType("__main__")
     main.__dict__["out"] = io.StringIO()
-    exec(code, main.__dict__)
+    exec(code, main.__dict__)  # noqa: S102 (it is ours)
     SourceFileLoader("__main__", path)
     _flush(sys.stdout)
 
 
 def _read_order(fd: int) -> Order:
-    data = bytearray()
-    while len(data) < ORDER_SIZE.size or len(data) < ORDER_SIZE.size + ORDER_SIZE.unpack_from(data)[0]:
-        piece = os.read(fd, 1 << 17)
-        if not piece:
-            os._exit(0)
-        data += piece
-    found: Order = marshal.loads(data[ORDER_SIZE.size :])
+    (size,) = ORDER_SIZE.unpack(_read_exactly(fd, ORDER_SIZE.size))
+    found: Order = marshal.loads(_read_exactly(fd, size))  # noqa: S302 (the guest wrote it)
     return found
+
+
+def _read_exactly(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = os.read(fd, size - len(data))
+        if not piece:
+            os._exit(0)  # the guest needs us no more
+        data += piece
+    return data
 
 
 def _follow(interpreter: Interpreter, order: Order) -> NoReturn:
@@ -173,7 +179,7 @@ def new_main(path: str) -> types.ModuleType:
     main.__file__ = path
     main.__loader__ = SourceFileLoader("__main__", path)
     main.__dict__["__cached__"] = None
-    main.__dict__["__annotations__"] = {}
+    main.__dict__["__annotations__"] = {}  # noqa: RUF063 (made, not looked up)
     main.__dict__["__builtins__"] = sys.modules["builtins"]
     return main
 
@@ -192,7 +198,7 @@ def open_standard_streams(interpreter: Interpreter) -> None:
 def _open(
     fd: int, name: str, mode: str, encoding: str, errors: str, unbuffered: bool
 ) -> io.TextIOWrapper:
-    buffer: Any = open(fd, mode, 0 if unbuffered else -1, closefd=False)
+    buffer: Any = open(fd, mode, 0 if unbuffered else -1, closefd=False)  # noqa: SIM115 (it stays)
     raw = buffer if unbuffered else buffer.raw
     raw.name = name
     lines = not unbuffered and (fd == 2 or raw.isatty())
@@ -241,7 +247,7 @@ def _exit_status(leaving: SystemExit) -> int:
     try:
         print(code, file=sys.stderr)  # noqa: T201
     except Exception:  # noqa: BLE001 (a tenant's stream; the interpreter ignores it too)
-        pass
+        return 1
     return 1
 
 
@@ -249,10 +255,10 @@ def _finish(status: int) -> NoReturn:
     """Do what an interpreter does when it ends, in the same order, and end."""
     threading: Any = sys.modules.get("threading")
     if threading is not None:
-        _call(threading._shutdown)
+        _call(threading._shutdown)  # noqa: SLF001 (what an interpreter calls, too)
     atexit: Any = sys.modules.get("atexit")
     if atexit is not None:
-        _call(atexit._run_exitfuncs)
+        _call(atexit._run_exitfuncs)  # noqa: SLF001 (as above)
     is_flushed = _flush(sys.stdout)
     _flush(sys.stderr)
     sys.modules.pop("__main__", None)

@@ -74,14 +74,14 @@ class Binding:
         self.cwd = settings.working_dir
         self.reseed = True
 
-    def bind(
-        self, epoch: int, env: dict[str, str | None], cwd: str | None, reseed: bool
-    ) -> None:
+    def bind(self, epoch: int, env: dict[str, str | None], cwd: str | None, reseed: bool) -> None:
         """Begin a lease; nothing of an earlier one's environment stays."""
         self.epoch = epoch
         self.env = dict(self._settings.env)
         apply(self.env, env)
-        self.cwd = os.path.join(self._settings.working_dir, cwd) if cwd else self._settings.working_dir
+        self.cwd = (
+            os.path.join(self._settings.working_dir, cwd) if cwd else self._settings.working_dir
+        )
         self.reseed = reseed
 
     def environment(self, changes: dict[str, str | None]) -> dict[str, str]:

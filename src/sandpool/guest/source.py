@@ -31,7 +31,7 @@ class Sources:
     def create(self) -> Source:
         """Make an empty file; Refusal if there is no room for it."""
         self._count += 1
-        directory = "%s/%d" % (self._directory, self._count)
+        directory = f"{self._directory}/{self._count}"
         path = directory + "/main.py"
         self._use_own_rights(True)
         try:
@@ -67,7 +67,7 @@ class Source:
     __slots__ = ("_fd", "_owner", "_size", "path")
 
     def __init__(self, owner: Sources, path: str, fd: int) -> None:
-        """Called by `Sources.create`."""
+        """Be made by `Sources.create` only."""
         self._owner = owner
         self.path = path
         self._fd = fd
@@ -77,7 +77,7 @@ class Source:
         """Append `data`; Refusal if it does not fit."""
         self._size += len(data)
         if self._size > MAX_CODE:
-            raise bad_request("the code is over the limit of %d bytes" % MAX_CODE)
+            raise bad_request(f"the code is over the limit of {MAX_CODE} bytes")
         try:
             while data:
                 data = data[os.write(self._fd, data) :]

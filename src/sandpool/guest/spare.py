@@ -1,9 +1,9 @@
 """One fork of the interpreter made ahead of the run that will need it.
 
 A fork costs a millisecond or two, most of it for the pages that the child touches first.  So while
-nothing is asked of us a child is forked, goes through all that a run begins with, and waits; the next
-`run_code` sends it an order instead of forking.  It is an ordinary process of the tenant, which may
-kill or stop it: then the next run forks, or waits as any stopped program does.
+nothing is asked of us a child is forked, goes through all that a run begins with, and waits; the
+next `run_code` sends it an order instead of forking.  It is an ordinary process of the tenant,
+which may kill or stop it: then the next run forks, or waits as any stopped program does.
 
     (none) ─► WARMING ─► PARKED ─► taken by a run
                  └──────────┴────► dead, and another is made after a while
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .guest import Guest
 
 _PAUSE = 0.01
-"""Seconds after an answer until the next spare is forked: a sandbox of one run never pays for it."""
+"""Seconds after an answer until the next spare is forked: a sandbox of one run never pays."""
 
 _LONGEST_ORDER = 64 * 1024
 """A socket with nothing in it takes this much at once; longer orders are left to a fork."""
@@ -153,4 +153,3 @@ class Spare:
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
-

@@ -1,5 +1,7 @@
 """The contents of files on their way out of the sandbox and into it, a bounded step at a time.
 
+Invariants:
+
     X1  A file is written beside its target under a name of its own and renamed at the end, so that
         the target is the old file or the new one, never a part; `append` alone is not like that.
     X2  Whatever ends a transfer closes its descriptor and removes the file that was not finished.
@@ -25,7 +27,7 @@ _DEFAULT_MODE = 0o644
 
 
 def _too_large(path: str, max_size: int) -> Refusal:
-    return Refusal("file_too_large", "%s has more than %d bytes" % (path[:4096], max_size))
+    return Refusal("file_too_large", f"{path[:4096]} has more than {max_size} bytes")
 
 
 def read(guest: Guest, request: Request, fields: Fields) -> None:
@@ -173,7 +175,7 @@ def _mode_of_old(target: str) -> int:
 def _open_beside(target: str, number: int) -> tuple[int, str]:
     directory, name = os.path.split(target)
     # Cut, because the name may be as long as names can be.
-    unfinished = "%s/.%s.%d.part" % (directory, name[:64], number)
+    unfinished = f"{directory}/.{name[:64]}.{number}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         return os.open(unfinished, flags | os.O_CLOEXEC, 0o600), unfinished

@@ -1,4 +1,4 @@
-"""Directory trees, listed and removed a bounded number of entries at a time, however deep they are."""
+"""Directory trees, listed and removed a bounded number of entries at a time, however deep."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ def remove(guest: Guest, request: Request, fields: Fields) -> None:
             raise file_failed(error, path) from error
         if not recursive:
             reason = "It is a directory; remove it with `recursive`"
-            raise Refusal(
-                "file_failed", reason, errno=errno.EISDIR, path=path[:4096]
-            ) from error
+            raise Refusal("file_failed", reason, errno=errno.EISDIR, path=path[:4096]) from error
         _Removal(guest, request, path)
         return
     request.respond({})

@@ -13,7 +13,7 @@ The context does one at a time.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Dict, cast
 
 from . import frames
 from .loop import monotonic
@@ -90,10 +90,13 @@ class Turn(Activity):
 
     def show(self, value: dict[str, Any]) -> None:
         """Pass a bundle on.  Raises FrameError if it is not one."""
-        bundle = value.get("display")
-        if not isinstance(bundle, dict) or not all(map(_is_part, bundle.items())):
+        given = value.get("display")
+        if not isinstance(given, dict):
             raise frames.FrameError("a display is not a bundle of texts")
-        event = {
+        bundle = cast("Dict[Any, Any]", given)
+        if not all(map(_is_part, bundle.items())):
+            raise frames.FrameError("a display is not a bundle of texts")
+        event: Dict[str, Any] = {
             "display": {kind: _sound(text) for kind, text in bundle.items()},
             "result": value.get("result") is True,
         }
@@ -109,9 +112,10 @@ class Turn(Activity):
 
     def finish(self, report: dict[str, Any]) -> None:
         """Learn how the cell ended.  Raises FrameError."""
-        status, fault = report.get("status"), report.get("error")
-        answer: dict[str, Any] = {"status": status}
-        if status == "error" and isinstance(fault, dict) and fault.keys() == _FAULT:
+        status, given = report.get("status"), report.get("error")
+        fault = cast("Dict[Any, Any]", given) if isinstance(given, dict) else {}
+        answer: Dict[str, Any] = {"status": status}
+        if status == "error" and fault.keys() == _FAULT:
             if not all(isinstance(text, str) for text in fault.values()):
                 raise frames.FrameError("an error is not made of texts")
             answer["error"] = {name: _sound(text) for name, text in fault.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -51,6 +51,8 @@ class _Shared:
     """A sandbox that never runs; its tools are those of the members."""
     callers: int = 0
     """Calls of `initialize_pool` in progress."""
+    opening: anyio.Lock = field(default_factory=anyio.Lock)
+    """Held while the pool is being opened, so that equal calls open it once."""
     is_initialized: bool = False
 
     @property
@@ -84,7 +86,7 @@ class Lending:
         self._pools = pools
         self._workshop = workshop
         self._new_pool = new_pool
-        self._recycle = recycle
+        self._recycle: Recycle = recycle
         self._max_age = max_age
         self._shared: list[_Shared] = []
 
@@ -113,10 +115,20 @@ class Lending:
         """
         model = await self._workshop.prepare(sandbox_type, config)
         shared = self._find_or_add(size, sandbox_type, config, model)
+        while not await self._fill(shared):
+            # Whoever was opening it was cancelled, and has closed it.
+            shared = self._find_or_add(size, sandbox_type, config, model)
+        return shared.pool.ids()
+
+    async def _fill(self, shared: _Shared) -> bool:
+        """Open a pool and wait for its members; whether it was still there to be opened."""
         shared.callers += 1
         try:
-            if not self._pools.has(shared.pool.name):
-                await self._pools.open(shared.pool)
+            async with shared.opening:
+                if shared.pool.pool.state == "closed":
+                    return False
+                if not self._pools.has(shared.pool.name):
+                    await self._pools.open(shared.pool)
             await self._filled(shared.pool)
             shared.is_initialized = True
         finally:
@@ -125,7 +137,7 @@ class Lending:
             if not shared.is_initialized and not shared.callers:
                 with anyio.CancelScope(shield=True):  # bounded by the pool
                     await self._drop(shared)
-        return shared.pool.ids()
+        return True
 
     def _find_or_add(
         self, size: int, sandbox_type: SandboxType, config: SandboxConfig, model: Sandbox

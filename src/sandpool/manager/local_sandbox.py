@@ -13,7 +13,7 @@ The object that is made first, the root, owns the box.  Each lease gets a handle
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -254,7 +254,7 @@ class LocalSandbox(Sandbox):
             self._hold.withhold(reason)
 
     @contextmanager
-    def _using(self) -> Iterator[Box]:
+    def _using(self) -> Generator[Box]:
         hold = self._need_hold()
         box = hold.box
         self._state.calls += 1

@@ -87,7 +87,7 @@ async def test_an_unknown_image_is_refused(backend: NativeBackend) -> None:
         await backend.create(BoxSpec(image="no-such-image"), box_id="x")
 
 
-@pytest.mark.parametrize("place", ["/work", "/data/deep/down", "/tmp/below", "/home/sandbox/x"])
+@pytest.mark.parametrize("place", ["/workshop", "/data/deep/down", "/tmp/below", "/home/sandbox/x"])
 async def test_runs_start_in_the_working_directory(backend: NativeBackend, place: str) -> None:
     box = await backend.create(BoxSpec(working_dir=place), box_id="w")
     result = await box.exec(RunOptions(argv=("sh", "-c", "pwd; touch here && ls")))
