@@ -296,6 +296,10 @@ class SandboxPool:
         lease.release_nowait()
 
 
+_REFILL_DELAY = 0.004
+"""Seconds.  A fork takes a processor for longer than it takes a lease's first output to come."""
+
+
 def policy(spec: PoolSpec) -> Policy:
     """Return how the generic pool is to keep what `spec` defines."""
     return Policy(
@@ -305,6 +309,7 @@ def policy(spec: PoolSpec) -> Policy:
         recycle=spec.recycle,
         lifetime=spec.lifetime,
         min_remaining=spec.min_remaining,
+        refill_delay=_REFILL_DELAY,
         max_age=spec.max_age,
         claim_timeout=spec.claim_timeout,
         maintain_every=spec.maintain_every,

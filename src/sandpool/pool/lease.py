@@ -5,6 +5,7 @@ A lease ends once, for one reason; everything after that is without effect (inva
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, Literal, Protocol, TypeVar
@@ -14,6 +15,8 @@ import anyio.lowlevel
 from sandpool.errors import LeaseOver
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 EndReason = Literal["released", "discarded", "expired", "closed"]
 """Given back, given up, out of time, or ended with its pool."""
@@ -80,9 +83,12 @@ class Lease(Generic[T]):
         self._lender.deadline_changed()
 
     def on_end(self, callback: Callable[[EndReason], None]) -> None:
-        """Call `callback(reason)` once, when it ends; at once if it has."""
+        """Call `callback(reason)` once, when it ends; at once if it has.
+
+        What it raises is logged: neither the lease nor its pool can do anything about it.
+        """
         if self._reason is not None:
-            callback(self._reason)
+            self._call(callback, self._reason)
         else:
             self._callbacks.append(callback)
 
@@ -108,7 +114,13 @@ class Lease(Generic[T]):
             self._reason = reason
             callbacks, self._callbacks = self._callbacks, []
             for callback in callbacks:
-                callback(reason)
+                self._call(callback, reason)
+
+    def _call(self, callback: Callable[[EndReason], None], reason: EndReason) -> None:
+        try:
+            callback(reason)
+        except Exception:  # noqa: BLE001 (whatever it is, the lease is over)
+            _log.exception("lease %s: who was told of its end failed", self.id)
 
     async def __aenter__(self) -> T:
         """Return the item."""
@@ -120,5 +132,8 @@ class Lease(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give the item back."""
-        self.release_nowait()
+        """Give the item back, or up where the block was cancelled: nobody knows what it left."""
+        if kind is None or issubclass(kind, Exception):
+            self.release_nowait()
+        elif self._reason is None:
+            self._lender.give_back(self.id, "discarded")

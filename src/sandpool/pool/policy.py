@@ -27,6 +27,9 @@ class Policy:
     """The life of an item from its creation; a lease ends with it."""
     min_remaining: float = 0.0
     """The life that an item must have left at its hand-over, unless the caller says otherwise."""
+    refill_delay: float = 0.0
+    """How long what was taken from the stock is not replaced while nobody waits: making an item
+    takes processor time, which its new holder can use better in the first milliseconds."""
     max_age: float | None = None
     """The age at which an item that nobody holds is replaced."""
     claim_timeout: float | None = None
@@ -54,6 +57,7 @@ class Policy:
         _need("degraded_after", self.degraded_after, self.degraded_after >= 1)
         _need("recycle", self.recycle, self.recycle in ("fresh", "reset", "reuse"))
         _need("min_remaining", self.min_remaining, 0 <= self.min_remaining < math.inf)
+        _need("refill_delay", self.refill_delay, 0 <= self.refill_delay < math.inf)
         for field in fields(self):
             if field.name in _TIMES:
                 value = getattr(self, field.name)

@@ -10,13 +10,14 @@ so there are no locks; after every change `_act` brings the pool to what the pla
     P4  An item that the factory returned is in `_members` until it is in `_dying`, and there until
         the factory has ended it.
     P5  All that goes on in the background goes on in one task group, and ends with it.
+    P6  While `max` items are being destroyed none is made: never do more than twice `max` exist.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from bisect import insort
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
@@ -54,12 +55,20 @@ from sandpool.pool.member import Member
 from sandpool.pool.plan import plan
 from sandpool.pool.policy import Policy
 from sandpool.pool.slots import SlotId, Slots, State
-from sandpool.pool.stats import PoolState, Stats
+from sandpool.pool.stats import PoolState, Stats, Tally
+from sandpool.pool.stock import Stock
 from sandpool.pool.waiters import Waiter, Waiters
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+_DOING: dict[AcquireStep, str] = {
+    "wait": "all were lent",
+    "create": "they were being made",
+    "reset": "they were being reset",
+    "check": "none was found healthy by then",
+}
 
 
 class Pool(Generic[T]):
@@ -84,7 +93,7 @@ class Pool(Generic[T]):
         self._slots = Slots(policy.max)
         self._members: dict[SlotId, Member[T]] = {}  # Invariant P1
         self._by_item: dict[int, Member[T]] = {}
-        self._idle: list[Member[T]] = []  # Invariant P2
+        self._idle: Stock[T] = Stock()  # Invariant P2
         self._leases: dict[str, tuple[Lease[T], Member[T]]] = {}  # Invariant P3
         self._waiters: Waiters[Member[T]] = Waiters(self._take_back)
         self._creations: dict[SlotId, anyio.CancelScope] = {}
@@ -93,10 +102,10 @@ class Pool(Generic[T]):
         self._retry_at = 0.0
         self._cause: BaseException | None = None
         """The last failure, while the pool is degraded."""
-        self._last_error: str | None = None
+        self._refill_at = 0.0
+        """Before this time, stock that was taken is not replaced while nobody waits."""
         self._generation = 0
         self._epoch = 0
-        self._order = 0
         self._state: PoolState = "new"
         self._group: TaskGroup | None = None  # Invariant P5
         self._is_running = False
@@ -112,11 +121,7 @@ class Pool(Generic[T]):
         self._dying: dict[SlotId, tuple[Member[T], str]] = {}  # Invariant P4
         self._looked_at = 0
         """How many of those in CHECKING are idle ones, that no caller waits for."""
-        self._created = 0
-        self._destroyed = 0
-        self._create_failures = 0
-        self._hits = 0
-        self._misses = 0
+        self._tally = Tally()
 
     # Looking at it.
 
@@ -152,18 +157,22 @@ class Pool(Generic[T]):
             resetting=self._slots.count(State.RESETTING),
             destroying=len(self._dying),
             waiting=len(self._waiters),
-            created=self._created,
-            destroyed=self._destroyed,
-            create_failures=self._create_failures,
-            hits=self._hits,
-            misses=self._misses,
-            last_error=self._last_error,
+            created=self._tally.created,
+            destroyed=self._tally.destroyed,
+            create_failures=self._tally.create_failures,
+            hits=self._tally.hits,
+            misses=self._tally.misses,
+            last_error=self._tally.last_error,
         )
 
     def idle(self) -> list[T]:
         """Return the ready items in the order in which they would be handed out."""
-        members = self._idle if self._policy.recycle == "reuse" else reversed(self._idle)
-        return [member.item for member in members]
+        return [member.item for member in self._idle.in_turn(self._is_oldest_first)]
+
+    @property
+    def _is_oldest_first(self) -> bool:
+        """Whether items take turns, as those do that are used again; else the newest goes out."""
+        return self._policy.recycle == "reuse"
 
     def leases(self) -> list[Lease[T]]:
         """Return the leases that have not ended, oldest first."""
@@ -176,55 +185,81 @@ class Pool(Generic[T]):
 
         After a cancellation it can be run again, also on another event loop.
         """
-        if self._state == "closed":
-            raise PoolClosed(f"pool {self.name} is closed")
-        self._begin_on(asyncio.get_running_loop())
+        self._need_startable()
+        self._loop = asyncio.get_running_loop()
+        self._stop = anyio.Event()
+        self._stopped = anyio.Event()
         self._is_running = True
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
-                self._state = "open"
-                for member, why in self._dying.values():
-                    group.start_soon(self._destroy, member, why)
-                self._act()
-                task_status.started()
-                group.start_soon(self._keep)
-                await self._stop.wait()
-                group.cancel_scope.cancel()
+                try:
+                    self._begin(group)
+                    task_status.started()
+                    await self._stop.wait()
+                finally:
+                    # Before the group's tasks are waited for: nothing is begun in it any more.
+                    self._end()
+                    group.cancel_scope.cancel()
         finally:
-            self._group = None
-            self._looked_at = 0
-            self._waiters.fail_all(self._closed)
-            self._end_leases("closed")
-            if not self._is_closed:
-                self._state = "new"
             with anyio.CancelScope(shield=True):  # bounded: each destruction is
                 await self._destroy_all()
+            self._looked_at = 0
             self._is_running = False
             self._wake_warm_waiters()
             self._stopped.set()
 
-    def _begin_on(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self, group: TaskGroup) -> None:
+        self._group = group
+        self._state = "open"
+        for member, why in self._dying.values():
+            group.start_soon(self._destroy, member, why)
+        self._act()
+        group.start_soon(self._keep)
+
+    def _end(self) -> None:
+        self._group = None
+        if not self._is_closed:
+            self._state = "new"
+        self._waiters.fail_all(self._closed)
+        self._end_leases("closed")
+
+    def _need_startable(self) -> None:
+        self._leave_dead_loop()
+        if self._state == "closed":
+            raise PoolClosed(f"pool {self.name} is closed")
         if self._is_running:
-            if self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError(f"pool {self.name} is running already")
-            # The loop died under us, with whatever was going on in it.
-            self._group = None
-            for slot in self._creations:
-                self._slots.move(slot, State.DEAD)
-            self._creations.clear()
-            for member in list(self._members.values()):
-                state = self._slots.state(member.slot)
-                if state is State.RESETTING:
-                    self._drop(member, "its event loop died")
-                elif state is State.CHECKING:
-                    self._become_ready(member)
-        self._loop = loop
-        self._stop = anyio.Event()
-        self._stopped = anyio.Event()
+            raise RuntimeError(f"pool {self.name} is running already")
+
+    def _leave_dead_loop(self) -> None:
+        """Give up what was going on in an event loop that was closed under us.
+
+        No task of that loop will ever run again: callers that waited in it are gone, and items that
+        it was making are for the factory's owner to find.  Leases and ready items are kept.
+        """
+        if not self._is_running or self._loop is None or not self._loop.is_closed():
+            return
+        self._is_running = False
+        self._group = None
+        if not self._is_closed:
+            self._state = "new"
+        self._waiters = Waiters(self._take_back)
+        self._warm_waiters.clear()
+        self._lease_ended = anyio.Event()
+        self._alarm = anyio.Event()
+        self._looked_at = 0
+        for slot in self._creations:
+            self._slots.move(slot, State.DEAD)
+        self._creations.clear()
+        for member in list(self._members.values()):
+            state = self._slots.state(member.slot)
+            if state is State.RESETTING:
+                self._drop(member, "its event loop died")
+            elif state is State.CHECKING:
+                self._become_ready(member)
 
     async def __aenter__(self) -> Self:
-        """Open it, in a task group of its own."""
+        """Open it, in a task group of its own; raises what `run` does."""
+        self._need_startable()
         self._owner = anyio.create_task_group()
         await self._owner.__aenter__()
         try:
@@ -253,6 +288,7 @@ class Pool(Generic[T]):
 
         Raises `PoolInUse`, and does nothing, while there are leases and `force` is off.
         """
+        self._leave_dead_loop()
         if self._leases and not force:
             raise PoolInUse(f"pool {self.name} has {len(self._leases)} leases that have not ended")
         self._state = "closed"
@@ -271,9 +307,11 @@ class Pool(Generic[T]):
 
         Raises `TimeoutError` after `timeout` seconds; the pool goes on draining.
         """
+        self._leave_dead_loop()
         if self._state == "open":
             self._state = "draining"
         self._waiters.fail_all(self._closed)
+        self._wake_warm_waiters()
 
         async def ended() -> None:
             while self._leases:
@@ -293,7 +331,7 @@ class Pool(Generic[T]):
         member = None if self._waiters else self._pick(need)
         if member is None:
             raise NoCapacity(f"pool {self.name} has nothing ready")
-        self._hits += 1
+        self._tally.hits += 1
         lease = self._lend(member, self._clock.now())
         self._act()
         return lease
@@ -307,8 +345,9 @@ class Pool(Generic[T]):
     ) -> Lease[T]:
         """Lease an item, waiting for one if need be, for at most `timeout` seconds.
 
-        The item has at least `min_remaining` seconds of its life left, and with `check` it has just
-        been found healthy.  Raises `PoolClosed`, `AcquireTimeout`, `PoolDegraded`, `NoCapacity`.
+        With 0 it does not wait; only a check may still take its time.  The item has at least
+        `min_remaining` seconds of its life left, and with `check` it has just been found healthy.
+         Raises `PoolClosed`, `AcquireTimeout`, `PoolDegraded`, `NoCapacity`.
         """
         self._need_open()
         need = self._need(min_remaining)
@@ -320,30 +359,28 @@ class Pool(Generic[T]):
         while True:
             member = None if self._waiters or place is not None else self._pick(need)
             if member is not None:
-                self._hits += 1
+                self._tally.hits += 1
                 place = self._waiters.place()
             else:
                 if place is None:
-                    self._misses += 1
+                    self._tally.misses += 1
                     self._refuse_if_hopeless(timeout)
                     place = self._waiters.place()
                 member = await self._wait(Waiter(need, deadline, place))
             # Cancel: from here on the item is ours; it has not been a tenant's yet.
             if is_checked:
-                await self._check_for(member, deadline)
+                await self._check_for(member, deadline if timeout else None)
             if not self._is_held(member):
                 pass  # it was found unhealthy, or the pool has ended meanwhile
-            elif member.is_doomed:
-                self._drop(member, "died")
+            elif member.is_doomed or self._group is None:
+                self._drop(member, "died" if member.is_doomed else "closed")
             else:
                 lease = self._lend(member, begun)
                 self._act()
                 return lease
             self._need_open()
             if deadline is not None and self._clock.now() >= deadline:
-                raise AcquireTimeout(
-                    f"no healthy item of pool {self.name} within {timeout} s", step="check"
-                )
+                raise self._too_late("check")
 
     async def _wait(self, waiter: Waiter[Member[T]]) -> Member[T]:
         self._waiters.add(waiter)
@@ -361,14 +398,11 @@ class Pool(Generic[T]):
 
     def _pick(self, need: float) -> Member[T] | None:
         """Take the item off the idle ones that the caller is to have; None if none fits."""
-        members = self._idle if self._policy.recycle == "reuse" else reversed(self._idle)
-        now = self._clock.now()
-        for member in members:
-            if member.fits(need, now):
-                self._idle.remove(member)
-                self._slots.move(member.slot, State.CHECKING)
-                return member
-        return None
+        member = self._idle.first_fit(need, self._clock.now(), self._is_oldest_first)
+        if member is not None:
+            self._idle.remove(member)
+            self._slots.move(member.slot, State.CHECKING)
+        return member
 
     def _lend(self, member: Member[T], begun: float) -> Lease[T]:
         self._slots.move(member.slot, State.LEASED)
@@ -383,25 +417,35 @@ class Pool(Generic[T]):
             life_ends_at=member.ends_at,
         )
         self._leases[lease.id] = lease, member
+        if self._policy.refill_delay and now >= self._refill_at:
+            # Not put off again by the next lease, or a busy pool would never refill.
+            self._refill_at = now + self._policy.refill_delay
+            self._mind(self._refill_at)
         self._mind(lease.expires_at)
         self._tell(Leased(member.slot, lease.id, now - begun))
         return lease
 
     async def _check_for(self, member: Member[T], deadline: float | None) -> None:
-        """Check an item that is held; an unhealthy one is dropped, and held no longer."""
-        bound = self._policy.check_timeout
-        if deadline is not None:
-            bound = max(0.0, min(bound, deadline - self._clock.now()))
+        """Check an item that is held; an unhealthy one is dropped, and held no longer.
+
+        Where `deadline` ends the check, the item is none the worse for it: `AcquireTimeout`.
+        """
+        bound, is_callers = self._policy.check_timeout, False
+        if deadline is not None and deadline - self._clock.now() < bound:
+            bound, is_callers = max(0.0, deadline - self._clock.now()), True
         try:
             await within(self._clock, bound, lambda: member.factory.check(member.item))
-        except Exception as error:  # noqa: BLE001 (whatever a factory says, the item is not fit)
-            if self._is_held(member):
-                self._drop(member, f"unhealthy: {error}")
-                self._act()
         except asyncio.CancelledError:
             # Cancel: it was looked at, not used.
             self._take_back(member)
             raise
+        except Exception as error:  # noqa: BLE001 (whatever a factory says, the item is not fit)
+            if is_callers and isinstance(error, TimeoutError):
+                self._take_back(member)
+                raise self._too_late("check") from None
+            if self._is_held(member):
+                self._drop(member, f"unhealthy: {error}")
+                self._act()
 
     def _is_held(self, member: Member[T]) -> bool:
         """Whether an item that was taken to be handed out or looked at is still there."""
@@ -429,6 +473,7 @@ class Pool(Generic[T]):
 
     def give_back(self, lease_id: str, reason: EndReason) -> None:
         """Take back the item of a lease; called by the lease that ends."""
+        self._leave_dead_loop()
         lease, member = self._leases.pop(lease_id)
         policy = self._policy
         is_wanted = reason == "released" and self._is_wanted(member)
@@ -437,7 +482,7 @@ class Pool(Generic[T]):
         self._ended(member, lease, reason)
         if is_wanted and policy.recycle == "reuse":
             self._slots.reuse(member.slot)
-            self._insert_last(member)
+            self._become_last(member)
         elif is_wanted and policy.recycle == "reset" and self._group is not None:
             self._slots.move(member.slot, State.RESETTING)
             self._group.start_soon(self._reset, member)
@@ -476,6 +521,9 @@ class Pool(Generic[T]):
             member.ends_at = None
             if policy.lifetime is not None:
                 member.ends_at = member.created_at + policy.lifetime
+        for waiter in self._waiters:
+            if policy.lifetime is not None and waiter.need >= policy.lifetime:
+                self._waiters.fail(waiter, self._never(waiter.need))
         self.deadline_changed()
         self._act()
 
@@ -496,7 +544,7 @@ class Pool(Generic[T]):
             self._factory = factory
         for scope in self._creations.values():
             scope.cancel()
-        for member in list(self._idle):
+        for member in self._idle:
             self._idle.remove(member)
             self._drop(member, "replaced")
         self._act()
@@ -510,7 +558,7 @@ class Pool(Generic[T]):
         if count is not None and not 0 <= count <= self._policy.warm:
             raise InvalidSpec(f"pool {self.name} keeps {self._policy.warm} ready, never {count}")
         while not self._is_warm(count):
-            if self._state in ("new", "closed"):
+            if self._state != "open":
                 raise self._closed()
             if self._cause is not None:
                 raise self._degraded(self._cause)
@@ -529,7 +577,7 @@ class Pool(Generic[T]):
         return self._state == "open" and len(self._idle) >= min(wanted, room)
 
     def _wake_warm_waiters(self) -> None:
-        is_over = self._state in ("new", "closed") or self._cause is not None
+        is_over = self._state != "open" or self._cause is not None
         for count, event in self._warm_waiters:
             if is_over or self._is_warm(count):
                 event.set()
@@ -558,7 +606,7 @@ class Pool(Generic[T]):
             member = self._pick(self._waiters.first.need)
             assert member is not None
             self._waiters.offer(member)
-        for member in self._idle[: wanted.retire]:
+        for member in itertools.islice(self._idle, wanted.retire):
             self._idle.remove(member)
             self._drop(member, "surplus")
         for _ in range(min(wanted.create, self._may_create())):
@@ -569,11 +617,15 @@ class Pool(Generic[T]):
         """Return how many idle items the first waiter could be given; all if nobody waits."""
         if not self._waiters or self._policy.lifetime is None:
             return len(self._idle)
-        now, need = self._clock.now(), self._waiters.first.need
-        return sum(member.fits(need, now) for member in self._idle)
+        return self._idle.count_fits(self._waiters.first.need, self._clock.now())
 
     def _may_create(self) -> int:
         creating = self._slots.count(State.CREATING)
+        if len(self._dying) >= self._policy.max:
+            # Invariant P6
+            return 0
+        if not self._waiters and self._clock.now() < self._refill_at:
+            return 0
         if self._backoff.failures:
             if self._clock.now() < self._retry_at:
                 return 0
@@ -635,7 +687,7 @@ class Pool(Generic[T]):
             created_at=now,
             ends_at=None if lifetime is None else now + lifetime,
         )
-        self._created += 1
+        self._tally.created += 1
         self._members[slot] = member
         self._by_item[id(member.item)] = member
         self._note_success()
@@ -646,10 +698,10 @@ class Pool(Generic[T]):
             self._tell(Created(slot, now - begun))
 
     def _note_failure(self, slot: SlotId, error: BaseException) -> None:
-        self._create_failures += 1
-        self._last_error = f"{type(error).__name__}: {error}"
+        self._tally.create_failures += 1
+        self._tally.last_error = f"{type(error).__name__}: {error}"
         self._retry_at = self._clock.now() + self._backoff.fail()
-        _log.warning("pool %s: an item could not be made: %s", self.name, self._last_error)
+        _log.warning("pool %s: an item could not be made: %s", self.name, self._tally.last_error)
         self._tell(CreateFailed(slot, error))
         if self._backoff.failures >= self._policy.degraded_after:
             if self._cause is None:
@@ -676,11 +728,11 @@ class Pool(Generic[T]):
             self._drop(member, "closed")
             raise
         except Exception as error:  # noqa: BLE001 (any doubt destroys)
-            self._last_error = f"{type(error).__name__}: {error}"
+            self._tally.last_error = f"{type(error).__name__}: {error}"
             why = f"reset failed: {error}"
         if not why and self._is_wanted(member):
             self._slots.move(member.slot, State.READY)
-            self._insert_last(member)
+            self._become_last(member)
         else:
             self._drop(member, why or "not wanted any more")
         self._act()
@@ -691,15 +743,14 @@ class Pool(Generic[T]):
         """Offer an item that is new, or was only looked at: then it keeps its place."""
         self._slots.move(member.slot, State.READY)
         if member.order is None:
-            self._insert_last(member)
+            self._idle.add(member)
         else:
-            insort(self._idle, member, key=_order)
-            self._mind(*member.due(self._policy.max_age, self._policy.check_interval))
+            self._idle.put_back(member)
+        self._mind(*member.due(self._policy.max_age, self._policy.check_interval))
 
-    def _insert_last(self, member: Member[T]) -> None:
-        self._order += 1
-        member.order = self._order
-        self._idle.append(member)
+    def _become_last(self, member: Member[T]) -> None:
+        """Offer an item again that a tenant has had, after all others."""
+        self._idle.add(member)
         self._mind(*member.due(self._policy.max_age, self._policy.check_interval))
 
     # Ending.
@@ -725,11 +776,12 @@ class Pool(Generic[T]):
                 _log.exception("pool %s: an item could not be destroyed", self.name)
         # Not in a `finally`: where the event loop died, the item is still to be destroyed.
         self._dying.pop(member.slot, None)
-        self._destroyed += 1
+        self._tally.destroyed += 1
         self._tell(Destroyed(member.slot, why))
+        self._act()
 
     async def _destroy_all(self) -> None:
-        self._idle.clear()
+        self._idle = Stock()
         for member in list(self._members.values()):
             self._drop(member, "closed")
         async with anyio.create_task_group() as group:
@@ -766,26 +818,38 @@ class Pool(Generic[T]):
                 self.give_back(lease.id, "expired")
         for waiter in self._waiters:
             if waiter.deadline is not None and waiter.deadline <= now:
-                self._waiters.fail(waiter, self._too_late())
-        for member in list(self._idle):
+                self._waiters.fail(waiter, self._too_late(self._awaited_step()))
+        for member in self._idle:
             if member.is_over(now, self._policy.max_age):
                 self._idle.remove(member)
                 self._drop(member, "aged")
-            elif member.is_check_due(now, self._policy.check_interval):
-                member.checked_at = now
-                self._idle.remove(member)
-                self._slots.move(member.slot, State.CHECKING)
-                self._looked_at += 1
-                assert self._group is not None
-                self._group.start_soon(self._check_idle, member)
+            elif self._may_look() and member.is_check_due(now, self._policy.check_interval):
+                self._look_at(member, now)
         self._act()
 
-    def _too_late(self) -> AcquireTimeout:
-        creating = self._slots.count(State.CREATING)
-        resetting = self._slots.count(State.RESETTING)
-        step: AcquireStep = "create" if creating else "reset" if resetting else "wait"
-        doing = {"create": "being made", "reset": "being reset"}.get(step, "all lent")
-        return AcquireTimeout(f"pool {self.name} had no item in time; they were {doing}", step=step)
+    def _may_look(self) -> bool:
+        """Whether one more idle item may be out of reach of callers for a check.
+
+        A quarter of them at most, or one: a backend that hangs must not hold the whole stock.
+        """
+        return self._looked_at < max(1, (len(self._idle) + self._looked_at) // 4)
+
+    def _look_at(self, member: Member[T], now: float) -> None:
+        assert self._group is not None
+        member.checked_at = now
+        self._idle.remove(member)
+        self._slots.move(member.slot, State.CHECKING)
+        self._looked_at += 1
+        self._group.start_soon(self._check_idle, member)
+
+    def _awaited_step(self) -> AcquireStep:
+        """Return what a caller that waits is waiting for."""
+        if self._slots.count(State.CREATING):
+            return "create"
+        return "reset" if self._slots.count(State.RESETTING) else "wait"
+
+    def _too_late(self, step: AcquireStep) -> AcquireTimeout:
+        return AcquireTimeout(f"pool {self.name} had no item in time: {_DOING[step]}", step=step)
 
     async def _check_idle(self, member: Member[T]) -> None:
         try:
@@ -793,14 +857,21 @@ class Pool(Generic[T]):
         finally:
             self._looked_at -= 1
             self._take_back(member)
+            # Others may be due that have waited for this one.
+            self.deadline_changed()
+            self._act()
 
     def _next_due(self) -> float:
         policy = self._policy
         due = [self._clock.now() + policy.maintain_every]
         due += [lease.expires_at for lease in self.leases() if lease.expires_at is not None]
         due += [waiter.deadline for waiter in self._waiters if waiter.deadline is not None]
+        # What is due and may not be looked at yet is seen to when another look has ended.
+        interval = policy.check_interval if self._may_look() else None
         for member in self._idle:
-            due += member.due(policy.max_age, policy.check_interval)
+            due += member.due(policy.max_age, interval)
+        if self._refill_at > self._clock.now():
+            due.append(self._refill_at)
         if self._backoff.failures and self._retry_at > self._clock.now():
             due.append(self._retry_at)
         return min(due)
@@ -808,6 +879,7 @@ class Pool(Generic[T]):
     # Saying no.
 
     def _need_open(self) -> None:
+        self._leave_dead_loop()
         if self._state != "open" or self._group is None:
             raise self._closed()
 
@@ -815,8 +887,11 @@ class Pool(Generic[T]):
         need = self._policy.min_remaining if min_remaining is None else min_remaining
         lifetime = self._policy.lifetime
         if not need >= 0 or (lifetime is not None and need >= lifetime):
-            raise InvalidSpec(f"no item of pool {self.name} ever has {need!r} s of its life left")
+            raise self._never(need)
         return need
+
+    def _never(self, need: float) -> InvalidSpec:
+        return InvalidSpec(f"no item of pool {self.name} ever has {need!r} s of its life left")
 
     def _closed(self) -> PoolClosed:
         if self._state == "closed":
@@ -829,9 +904,9 @@ class Pool(Generic[T]):
         return PoolDegraded(f"pool {self.name} cannot make items: {cause}", cause=cause)
 
     def _tell(self, event: Event) -> None:
-        if self._on_event is not None:
+        if self._on_event is None:
+            return
+        try:
             self._on_event(event)
-
-
-def _order(member: Member[T]) -> int:
-    return member.order or 0
+        except Exception:  # noqa: BLE001 (a listener's fault is not the pool's)
+            _log.exception("pool %s: who listens to its events failed", self.name)

@@ -1,4 +1,4 @@
-"""`Stats`: the counts of a pool at one instant."""
+"""`Stats`: the counts of a pool at one instant; `Tally`: those that only grow."""
 
 from __future__ import annotations
 
@@ -39,3 +39,15 @@ class Stats:
     def alive(self) -> int:
         """Items that exist."""
         return self.ready + self.leased + self.resetting + self.destroying
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has happened in a pool since it was made; the words are those of `Stats`."""
+
+    created: int = 0
+    destroyed: int = 0
+    create_failures: int = 0
+    hits: int = 0
+    misses: int = 0
+    last_error: str | None = None
