@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sandpool.client import SandboxClient as SandboxClient
     from sandpool.clock import Clock as Clock
     from sandpool.errors import AcquireTimeout as AcquireTimeout
     from sandpool.errors import BackendUnavailable as BackendUnavailable
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # Managers, and the interface that they share.
     "LocalSandboxManager",
+    "SandboxClient",
     "SandboxManagerConfig",
     "SandboxManagerFactory",
     "SandboxService",
@@ -95,6 +97,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
 ]
 
 _NAMES = {
+    "sandpool.client": ["SandboxClient"],
     "sandpool.clock": ["Clock"],
     "sandpool.errors": [
         "AcquireTimeout",
