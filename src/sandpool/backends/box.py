@@ -153,7 +153,7 @@ class GuestBox:
             fields["env"] = dict(binding.env)
         if binding.cwd is not None:
             fields["cwd"] = binding.cwd
-        self._connection.open("bind", fields)
+        self._connection.open("bind", fields, is_held=True)
         # The guest takes frames in order, so what is sent from here on meets the new epoch.
         self._connection.epoch = binding.epoch
         await self._connection.drain()

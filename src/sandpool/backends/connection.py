@@ -226,6 +226,8 @@ class GuestConnection:
         self._last = 0
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
+        self._held = b""
+        """Frames that go out with the next ones, or by themselves in the loop's next turn."""
         self._drained: asyncio.Future[None] | None = None
         self._lost: SandboxDied | None = None  # Invariant C3
         self.epoch: int | None = None
@@ -255,8 +257,19 @@ class GuestConnection:
         if self._unsent:
             loop.add_writer(self._sock, self._writable)
 
-    def open(self, op: str, fields: Mapping[str, object], sink: Sink | None = None) -> Exchange:
-        """Send a request; `SandboxDied` if the connection is lost."""
+    def open(
+        self,
+        op: str,
+        fields: Mapping[str, object],
+        sink: Sink | None = None,
+        *,
+        is_held: bool = False,
+    ) -> Exchange:
+        """Send a request; `SandboxDied` if the connection is lost.
+
+        One that is held goes out together with the next frame, or in the loop's next turn: each
+        packet wakes the guest, which may cost us the processor.
+        """
         self.attach()
         if self._lost is not None:
             raise self._lost
@@ -269,8 +282,17 @@ class GuestConnection:
         exchange = Exchange(self, number, sink)
         packet = frames.encode_json(number, frames.REQUEST, value)
         self._exchanges[number] = exchange
-        self.send(packet)
+        if is_held:
+            self._hold(packet)
+        else:
+            self.send(packet)
         return exchange
+
+    def _hold(self, packet: bytes) -> None:
+        if not self._held:
+            assert self._loop is not None
+            self._loop.call_soon(self.send, b"")
+        self._held += packet
 
     def _next_number(self) -> int:
         number = self._last
@@ -283,6 +305,10 @@ class GuestConnection:
     def send(self, packet: bytes) -> None:
         """Send whole frames, now or as soon as the guest reads."""
         if self._lost is not None:
+            return
+        if self._held:
+            packet, self._held = self._held + packet, b""
+        if not packet:
             return
         if not self._unsent:
             try:
@@ -324,6 +350,7 @@ class GuestConnection:
         self._sock.close()
         self._unsent.clear()
         self._unsent_size = 0
+        self._held = b""
         self._wake_drain()
         exchanges = list(self._exchanges.values())
         self._exchanges.clear()

@@ -63,7 +63,8 @@ def bind(guest: Guest, request: Request, fields: Fields) -> None:
     binding.bind(epoch, env, cwd, reseed)
     if guest.interpreter is not None:
         guest.interpreter.set_environment(binding.env)
-    request.respond({})
+    # The host does not wait for it; what it waits for comes next.
+    request.respond_soon({})
 
 
 def ping(guest: Guest, request: Request, fields: Fields) -> None:

@@ -131,6 +131,10 @@ class Request:
         """Close the request with its RESPONSE."""
         self._close(frames.RESPONSE, value)
 
+    def respond_soon(self, value: dict[str, Any]) -> None:
+        """Close the request with its RESPONSE, which nobody waits for."""
+        self._close(frames.RESPONSE, value, self._connection.send_soon)
+
     def refuse(self, refusal: Refusal) -> None:
         """Close the request with the ERROR that `refusal` stands for."""
         self.fail(refusal.code, refusal.message, **refusal.details)
@@ -139,7 +143,12 @@ class Request:
         """Close the request with an ERROR."""
         self._close(frames.ERROR, {"code": code, "message": message[:_LONGEST_MESSAGE], **details})
 
-    def _close(self, kind: int, value: dict[str, Any]) -> None:
+    def _close(
+        self,
+        kind: int,
+        value: dict[str, Any],
+        send: Callable[[int, int, bytes], None] | None = None,
+    ) -> None:
         assert self.is_open  # Invariant Q3
         payload = _encode(value)
         if len(payload) > frames.MAX_CONTROL:
@@ -148,7 +157,7 @@ class Request:
         self.is_open = False
         self.activity = None
         self._forget(self.number)
-        self._connection.send(self.number, kind, payload)
+        (send or self._connection.send)(self.number, kind, payload)
 
 
 def _encode(value: dict[str, Any]) -> bytes:

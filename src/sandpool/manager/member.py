@@ -104,7 +104,11 @@ class Members:
                 self._registry.remove(sandbox.id)
 
     async def _admit(self, sandbox: Sandbox) -> None:
-        await self.check(sandbox)
+        if isinstance(sandbox, LocalSandbox):
+            # Its guest has answered a moment ago, or there would be no box.
+            await self._check_service(sandbox)
+        else:
+            await sandbox.check()
         self._registry.check_present(sandbox)
         if isinstance(sandbox, LocalSandbox):
             sandbox.need_box().on_death(lambda _: self.on_death(sandbox))
