@@ -156,7 +156,8 @@ class _Session(Generic[R]):
 
     def refuse_own_thread(self) -> None:
         """Raise `Unsupported` on the thread that the caller would wait for."""
-        if threading.get_ident() == self._thread.ident:
+        # Not by its id, which the system gives to another thread once this one has ended.
+        if threading.current_thread() is self._thread:
             raise Unsupported("a blocking call on the client's own thread would wait for itself")
 
     def start(self) -> None:

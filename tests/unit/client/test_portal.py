@@ -66,6 +66,10 @@ def interrupt_main_thread() -> None:
     signal.pthread_kill(ident, signal.SIGINT)
 
 
+async def get_ident(_: Desk) -> int:
+    return threading.get_ident()
+
+
 def unmake(desk: Desk, name: str) -> Awaitable[None]:
     return desk.unmake(name)
 
@@ -109,6 +113,26 @@ def test_closing_from_several_threads_closes_once(desk: Desk, portal: Portal[Des
         for closing in [threads.submit(portal.close) for _ in range(4)]:
             closing.result()
             assert desk.closed == 1
+
+
+def test_no_later_thread_is_taken_for_the_portals_own(portal: Portal[Desk]) -> None:
+    idents = {portal.call(get_ident)}
+    portal.close()
+    failures: list[Exception] = []
+
+    def close_again() -> None:
+        idents.add(threading.get_ident())
+        try:
+            portal.close()
+        except Unsupported as error:
+            failures.append(error)
+
+    for _ in range(5):
+        thread = threading.Thread(target=close_again)
+        thread.start()
+        thread.join()
+    assert len(idents) < 6, "this system gives no id a second time: nothing was tested"
+    assert failures == []
 
 
 def test_no_call_is_taken_after_the_close(desk: Desk, portal: Portal[Desk]) -> None:

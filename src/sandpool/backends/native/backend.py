@@ -218,14 +218,15 @@ class NativeBackend:
         self, box: GuestBox, connection: GuestConnection, keeper: _Keeper, image: images.Image
     ) -> None:
         with anyio.move_on_after(_HELLO_TIMEOUT) as scope:
-            # Frames wait in the socket until the guest is there; a jail that failed answers too.
-            await connection.open("hello", {"version": frames.VERSION}).result()
             if keeper.slot is not None:
+                # Before the first frame: what the guest forks from then on inherits the limits.
                 await self.cgroups.attach(keeper.slot, await keeper.birth.wait_pid())
+            hello = connection.open("hello", {"version": frames.VERSION}, is_held=True)
             if image.working_mount is None:
                 await box.make_dir(box.spec.working_dir)
             if image.python is not None:
                 await connection.open("warm", {}).result()
+            await hello.result()
         if scope.cancelled_caught:
             raise CreateFailed(f"the guest was not ready within {_HELLO_TIMEOUT:.0f} s")
 
