@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from sandpool.errors import (
     Unsupported,
 )
 from sandpool.testing import FakeBackend
+from tests.leaks import census
 
 # Pools.
 
@@ -251,6 +253,39 @@ def test_many_threads_get_a_sandbox_each(client: SandboxClient) -> None:
         taken = list(threads.map(take, range(8)))
     assert len({sandbox.sandbox_id for sandbox in taken}) == 8
     assert client.get_pool(pool.pool_id).active == 8
+
+
+def test_a_sandbox_ends_when_its_pools_timeout_is_over(client: SandboxClient) -> None:
+    pool = client.create_pool("host", timeout_secs=0.02)
+    sandbox = client.create(pool_id=pool.pool_id)
+    assert census.until(lambda: client.list() == [], 5)
+    with pytest.raises(SandboxDied) as caught:
+        sandbox.run("true")
+    assert caught.value.reason == "expired"
+    client.delete_pool(pool.pool_id)
+
+
+@pytest.mark.parametrize("has_pool", [True, False])
+def test_an_interrupted_creation_leaves_no_sandbox(
+    client: SandboxClient, backend: FakeBackend, has_pool: bool
+) -> None:
+    pool = client.create_pool("host", max_containers=1)
+    backend.hang_creates()
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        if census.until(lambda: backend.creating == 1, 5):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        client.create(None if has_pool else "host", pool_id=pool.pool_id if has_pool else None)
+    interrupter.join()
+    assert (client.list(), backend.boxes) == ([], [])
+    assert client.get_pool(pool.pool_id).waiting == 0
+    client.delete_pool(pool.pool_id)
+    assert backend.creating == 0
 
 
 # Sandboxes without a pool.
