@@ -98,7 +98,7 @@ class NativeBackend:
         self._starting: dict[_Key, asyncio.Future[None]] = {}
         self._turn = 0
         self._is_privileged = os.geteuid() == 0
-        self._program: str | None = None
+        self._filters: list[str] = []
         self._found = cgroups.Found((), "not looked for yet")
         self.cgroups = cgroups.Cgroups(self._found)
         self.ids = IdRanges()
@@ -153,7 +153,7 @@ class NativeBackend:
             )
         self._found = cgroups.find()
         self.cgroups = cgroups.Cgroups(self._found)
-        self._program = base64.b64encode(seccomp.program()).decode()
+        self._filters = [base64.b64encode(part).decode() for part in seccomp.filters()]
         self._is_open = True
 
     def _template_config(self, image: images.Image, spec: BoxSpec) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class NativeBackend:
             "layout": image.layout.as_json(),
             "python": image.python,
             "preload": list(spec.preload),
-            "seccomp": self._program,
+            "seccomp": self._filters,
             "cgroups": self.cgroups.roots,
             # A template must stay single-threaded: the numeric libraries start threads otherwise.
             "template_env": {

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Dict, List, NoReturn, Tuple
 
 Parts = Tuple[Any, Any, Any, bytes]
-"""The child, the packages of the template and of the guest, and the seccomp program."""
+"""The child, the packages of the template and of the guest, and the inner seccomp filter."""
 
 
 def _load_package(name: str, directory: str) -> ModuleType:
@@ -119,11 +119,15 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
         _preload(process, config["preload"])
     except BaseException as error:  # noqa: BLE001 (an import may raise anything, even SystemExit)
         _fail(control, "preload", f"{type(error).__name__}: {error}")
-    seccomp = base64.b64decode(config["seccomp"])
+    outer, inner = map(base64.b64decode, config["seccomp"])
+    try:
+        template.root.kernel.load_seccomp(outer)
+    except OSError as error:
+        _fail(control, "seccomp", error)
     version = ".".join(map(str, sys.version_info[:3])) if config["python"] else None
     control.send(json.dumps({"event": "ready", "python": version}).encode())
     child = process.Template(control, config["privileged"], config["cgroups"]).run()
-    return child, template, guest, seccomp
+    return child, template, guest, inner
 
 
 def become_sandbox(child: Any, template: Any, guest: Any, seccomp: bytes) -> None:

@@ -57,7 +57,8 @@ def enter(
     """Become the sandbox that `request` describes.
 
     `map_fd` is a socket on which the template, which alone may, is asked to write our id map; it is
-    None where we write it ourselves.  Raises OSError at the first step that fails.
+    None where we write it ourselves; `seccomp` is the filter that comes on top of the template's.
+    Raises OSError at the first step that fails.
     """
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     os.setsid()
@@ -82,8 +83,7 @@ def enter(
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if seccomp:
-        kernel.load_seccomp(seccomp)
+    kernel.load_seccomp(seccomp)
     os.chdir("/")
 
 

@@ -225,7 +225,7 @@ class _Filter(ctypes.Structure):
 
 
 def load_seccomp(program: bytes) -> None:
-    """Load a BPF program (bytes, 8 an instruction) for this process and its children."""
+    """Put a seccomp filter (8 bytes an instruction) on this process and its children."""
     buffer = ctypes.create_string_buffer(program, len(program))
     argument = _Filter(len(program) // 8, ctypes.addressof(buffer))
     _check(
