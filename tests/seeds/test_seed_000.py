@@ -1,0 +1,65 @@
+"""The guide's program on a pool of sandboxes, with only its imports and its sandbox type changed.
+
+There are no images of a registry here, and none is put in its place silently: whoever runs the
+program says, in its environment, what stands for the one that it names.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.namespaces
+
+PROGRAM = """
+import asyncio
+from sandpool.enclave import LocalSandboxManager
+from sandpool.enclave import DockerSandboxConfig, SandboxType
+
+async def main():
+    async with LocalSandboxManager() as manager:
+        config = DockerSandboxConfig(
+            image='python:3.11-slim',
+            tools_config={'python_executor': {}},
+        )
+
+        # Pre-warm 2 sandboxes
+        await manager.initialize_pool(
+            pool_size=2,
+            sandbox_type=SandboxType.NATIVE,
+            config=config,
+        )
+
+        # Borrow and auto-return
+        result = await manager.execute_tool_in_pool(
+            'python_executor',
+            {'code': 'print("from pool")'},
+            timeout=30,  # wait timeout for an idle sandbox
+        )
+        print(result.output.strip())
+
+        print(await manager.get_stats())
+
+asyncio.run(main())
+"""
+
+
+def test_the_guides_program_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "SANDPOOL_IMAGES": "python:3.11-slim=host"},
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said, stats = done.stdout.splitlines()
+    assert said == "from pool"
+    found = ast.literal_eval(stats)
+    assert found["total_sandboxes"] == 2
+    assert found["pool_size"] == 2
