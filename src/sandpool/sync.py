@@ -120,10 +120,13 @@ class Portal(Generic[R]):
             if self._is_closed:
                 raise ManagerNotStarted("this client is closed")
             if self._session is None:
-                session = _Session(self._open_resource, self._ended)
                 _warden.watch(self)
-                session.start()
-                self._session = session
+                self._session = _Session(self._open_resource, self._ended)
+                try:
+                    self._session.start()
+                except RuntimeError:  # no thread can be had; maybe later
+                    self._session = None
+                    raise
             return self._session
 
     def _ended(self, session: _Session[R], *, was_open: bool) -> None:
@@ -303,10 +306,9 @@ class _Warden:
         with self._lock:
             self._open.add(portal)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="sandpool-warden", daemon=False
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="sandpool-warden", daemon=False)
+                thread.start()
+                self._thread = thread
 
     def forget(self, portal: Portal[Any]) -> None:
         """Be told that a portal has closed."""
@@ -315,14 +317,23 @@ class _Warden:
 
     def _run(self) -> None:
         threading.main_thread().join()
-        # The program goes on for as long as one of its own threads does.
-        for thread in threading.enumerate():
-            if not thread.daemon and thread is not threading.current_thread():
+        # The program goes on for as long as one of its own threads does, and they may start others.
+        while others := _others():
+            for thread in others:
                 thread.join()
         with self._lock:
             still_open = list(self._open)
         for portal in still_open:
             portal.close()
+
+
+def _others() -> list[threading.Thread]:
+    """Return the living threads, besides this one, that the interpreter waits for."""
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.is_alive() and not thread.daemon and thread is not threading.current_thread()
+    ]
 
 
 _warden = _Warden()

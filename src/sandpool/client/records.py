@@ -53,7 +53,7 @@ class PoolRecord(Value):
     max_containers: int | None
     """How many there are at most, ready and active together; None: no ceiling of its own."""
     timeout_secs: float
-    """How long a sandbox lives from its creation, in seconds; 0: no such limit."""
+    """How long a sandbox lives from its hand-over, in seconds; 0: no such limit."""
     state: Literal["open", "degraded", "draining", "closed"]
     """`degraded`: no sandboxes can be made at the moment, and `last_error` says why."""
     ready: int

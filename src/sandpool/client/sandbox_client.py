@@ -93,7 +93,7 @@ class SandboxClient:
             ephemeral_disk_mb: Disk of each, in MiB.
             warm_containers: How many are kept ready; None: none.
             max_containers: The most there are, ready and active together; None: no ceiling.
-            timeout_secs: Seconds that a sandbox lives from its creation; 0: no such limit.
+            timeout_secs: Seconds that a sandbox lives from its hand-over; 0: no such limit.
             secret_names: Not supported; anything but none is refused.
             entrypoint: Not supported; anything but None is refused.
             disk_mb: `ephemeral_disk_mb` by its other name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,3 +20,11 @@ def backend() -> FakeBackend:
 def client(backend: FakeBackend) -> Iterator[SandboxClient]:
     with SandboxClient(backends={"native": lambda: backend}) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def heeded_interrupts() -> Iterator[None]:
+    """Heed SIGINT, which a shell has its background jobs ignore: a test would wait for ever."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
