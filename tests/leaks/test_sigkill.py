@@ -18,7 +18,7 @@ from tests.leaks import census
 
 pytestmark = pytest.mark.namespaces
 
-PROGRAM = textwrap.dedent(
+BACKEND = textwrap.dedent(
     """
     import asyncio, sys
     from sandpool.backends.base import BoxSpec, RunOptions
@@ -46,6 +46,30 @@ PROGRAM = textwrap.dedent(
     asyncio.run(main())
     """
 )
+MANAGER = textwrap.dedent(
+    """
+    import asyncio
+    from sandpool import LocalSandboxManager, PoolSpec
+
+    async def call(manager, number):
+        while True:
+            async with manager.lease("one") as sandbox:
+                await sandbox.exec(["sh", "-c", "sleep 1000 &"])
+                await sandbox.run_code("print(1)")
+            if number == 0:
+                print("churning", flush=True)
+
+    async def main():
+        print("starting", flush=True)
+        async with LocalSandboxManager() as manager, asyncio.TaskGroup() as group:
+            await manager.create_pool(PoolSpec(name="one", warm=2, max=6))
+            for number in range(3):
+                group.create_task(call(manager, number))
+
+    asyncio.run(main())
+    """
+)
+PROGRAMS = {"backend": BACKEND, "manager": MANAGER}
 
 
 @pytest.fixture
@@ -67,13 +91,14 @@ def reap() -> None:
             return
 
 
-@pytest.mark.parametrize("attempt", range(6))
+@pytest.mark.parametrize("attempt", range(4))
+@pytest.mark.parametrize("kind", PROGRAMS)
 def test_nothing_outlives_a_killed_program(
-    adopted_orphans: None, attempt: int, tmp_path: Path
+    adopted_orphans: None, kind: str, attempt: int, tmp_path: Path
 ) -> None:
     before = census.take()
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAMS[kind]],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -99,7 +124,7 @@ def test_nothing_outlives_a_killed_program(
 
 def test_nothing_outlives_a_program_killed_with_all_its_processes(adopted_orphans: None) -> None:
     before = census.take()
-    program = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    program = subprocess.Popen([sys.executable, "-c", BACKEND], stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None
     assert program.stdout.readline() == "starting\n"
     assert program.stdout.readline() == "churning\n"
