@@ -11,10 +11,15 @@ MASKED_EQ: Final[int]
 class Attr:
     CTL_OPTIMIZE: Final[int]
 
+class Arch:
+    NATIVE: Final[int]
+
 class Arg:
     def __init__(self, arg: int, op: int, datum_a: int, datum_b: int = 0) -> None: ...
 
 def ERRNO(errno: int) -> int: ...  # noqa: N802 (pyseccomp's name)
+
+def resolve_syscall(arch: int, name: str) -> int: ...
 
 class SyscallFilter:
     def __init__(self, defaction: int) -> None: ...

@@ -134,7 +134,9 @@ def become_sandbox(child: Any, template: Any, guest: Any, seccomp: bytes) -> Non
     """In a forked child: enter the jail and become the guest."""
     request = child.request
     try:
-        template.jail.enter(request, child.guest_fd, child.network_fd, child.map_fd, seccomp)
+        template.jail.enter(
+            request, child.guest_fd, child.network_fd, child.map_fd, child.masks, seccomp
+        )
     except BaseException as error:  # noqa: BLE001 (the host is told, and this process ends)
         frames = guest.main.frames
         failure = {"code": "jail_failed", "message": str(error)}

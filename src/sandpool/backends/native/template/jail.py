@@ -16,7 +16,7 @@ import os
 import resource
 import socket
 import struct
-from typing import Any, Dict, FrozenSet, Optional
+from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 from . import kernel
 from .root import PROC, WRITABLE, write
@@ -32,6 +32,21 @@ PLACES = (
     ("home", "/home/sandbox", 0o755),
     ("run", "/run", 0o755),
 )
+
+MASKED = (
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+)
+"""What of /proc tells about the host or acts on it, as container engines hide it."""
 
 _TENANT_OWNS = frozenset(("home", "work"))
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
@@ -52,12 +67,14 @@ def enter(
     guest_fd: int,
     network_fd: int,
     map_fd: Optional[int],
+    masks: List[Tuple[str, str]],
     seccomp: bytes,
 ) -> None:
     """Become the sandbox that `request` describes.
 
     `map_fd` is a socket on which the template, which alone may, is asked to write our id map; it is
-    None where we write it ourselves; `seccomp` is the filter that comes on top of the template's.
+    None where we write it ourselves; `masks` is what `find_masks` found, and `seccomp` the filter
+    that comes on top of the template's.
     Raises OSError at the first step that fails.
     """
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
@@ -71,7 +88,7 @@ def enter(
     socket.sethostname(request["hostname"])
     base: Optional[int] = request["uid_base"]
     _mount_places(request, TENANT + base if base is not None else None)
-    proc_fd = _mount_proc()
+    proc_fd = _mount_proc(masks)
     kernel.new_session_keyring()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -128,7 +145,18 @@ def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
     kernel.unmount(WRITABLE)
 
 
-def _mount_proc() -> int:
+def find_masks() -> List[Tuple[str, str]]:
+    """Return what has to cover what of /proc, as far as this kernel has it; called once."""
+    found: List[Tuple[str, str]] = []
+    for name in MASKED:
+        path = PROC + "/" + name
+        if os.path.lexists(path):
+            # The mount point of the writable places is an empty directory while we are here.
+            found.append((WRITABLE if os.path.isdir(path) else "/dev/null", "/proc/" + name))
+    return found
+
+
+def _mount_proc(masks: List[Tuple[str, str]]) -> int:
     """Mount our own /proc, read-only, drop the template's; return a writable handle on ours.
 
     The template's must go second: an unprivileged mount of proc needs one that is fully visible.
@@ -138,6 +166,8 @@ def _mount_proc() -> int:
     kernel.unmount(PROC)
     handle = kernel.clone_mount("/proc")
     kernel.set_mount_flags("/proc", kernel.MOUNT_ATTR_RDONLY)
+    for source, target in masks:
+        kernel.mount(source, target, None, kernel.MS_BIND)
     return handle
 
 

@@ -43,16 +43,22 @@ def _wake_only(_number: int, _frame: Optional[FrameType]) -> None:
 
 
 class Child:
-    """What a forked child takes along: the request, its socket and its namespaces' descriptors."""
+    """What a forked child takes along: the request, descriptors, and what its /proc is to hide."""
 
     def __init__(
-        self, request: Dict[str, Any], guest_fd: int, network_fd: int, map_fd: Optional[int]
+        self,
+        request: Dict[str, Any],
+        guest_fd: int,
+        network_fd: int,
+        map_fd: Optional[int],
+        masks: List[Tuple[str, str]],
     ) -> None:
         """Hold them until `jail.enter`."""
         self.request = request
         self.guest_fd = guest_fd
         self.network_fd = network_fd
         self.map_fd = map_fd
+        self.masks = masks
 
 
 class Template:
@@ -70,6 +76,7 @@ class Template:
         self._unmapped: Dict[int, Tuple[int, int, int]] = {}
         # our end of a child's map socket -> (pid, first host id, how many)
         self._networks: List[int] = []
+        self._masks = jail.find_masks()
         self._own_pid_namespace = os.open(PROC + "/self/ns/pid", os.O_RDONLY)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -142,7 +149,7 @@ class Template:
             return None
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            return Child(request, guest_fd, network_fd, child_map_fd)
+            return Child(request, guest_fd, network_fd, child_map_fd, self._masks)
         self._children[pid] = box
         self._pids[box] = pid
         os.close(guest_fd)
