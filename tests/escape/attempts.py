@@ -165,6 +165,9 @@ ATTEMPTS = [
     Attempt("reads the kernel's memory", "masked /proc", "reached = bool(read('/proc/kcore'))", ()),
     Attempt("reads others' keys", "masked /proc", "reached = bool(read('/proc/keys'))", ()),
     Attempt(
+        "counts the host's interrupts", "masked /proc", "reached = bool(read('/proc/interrupts'))"
+    ),
+    Attempt(
         "learns where the kernel lies",
         _CAPABILITIES,
         "reached = any(int(line.split()[0], 16) for line in open('/proc/kallsyms'))",
