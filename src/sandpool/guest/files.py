@@ -12,6 +12,8 @@ import stat as modes
 from typing import TYPE_CHECKING, Any
 
 from .refusal import Refusal, file_failed
+from .relocation import relocate
+from .slicing import Slicing
 
 if TYPE_CHECKING:
     from .fields import Fields
@@ -99,7 +101,7 @@ def make_directory(guest: Guest, request: Request, fields: Fields) -> None:
 
 
 def move(guest: Guest, request: Request, fields: Fields) -> None:
-    """Rename within one file system."""
+    """Rename, or move to another of the sandbox's file systems."""
     source = normal(guest, fields.path("source"))
     target = normal(guest, fields.path("target"))
     overwrite = fields.flag("overwrite", True)
@@ -111,6 +113,9 @@ def move(guest: Guest, request: Request, fields: Fields) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         os.rename(source, target)
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            Slicing(guest, request, relocate(source, target, request.number), source)
+            return
         path = target if error.errno in _ABOUT_TARGET else source
         raise file_failed(error, path) from error
     request.respond({})

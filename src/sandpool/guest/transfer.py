@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from . import frames
 from .files import normal, open_regular
 from .refusal import Refusal, file_failed
+from .relocation import beside
 from .request import Activity
 
 if TYPE_CHECKING:
@@ -173,9 +174,7 @@ def _mode_of_old(target: str) -> int:
 
 
 def _open_beside(target: str, number: int) -> tuple[int, str]:
-    directory, name = os.path.split(target)
-    # Cut, because the name may be as long as names can be.
-    unfinished = f"{directory}/.{name[:64]}.{number}.part"
+    unfinished = beside(target, number)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
         return os.open(unfinished, flags | os.O_CLOEXEC, 0o600), unfinished

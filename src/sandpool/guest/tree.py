@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Iterator
 from . import frames
 from .files import entry, normal
 from .refusal import Refusal, file_failed
+from .removal import remove_tree
 from .request import Activity
+from .slicing import Slicing
 
 if TYPE_CHECKING:
     from .fields import Fields
@@ -128,48 +130,6 @@ def remove(guest: Guest, request: Request, fields: Fields) -> None:
         if not recursive:
             reason = "It is a directory; remove it with `recursive`"
             raise Refusal("file_failed", reason, errno=errno.EISDIR, path=path[:4096]) from error
-        _Removal(guest, request, path)
+        Slicing(guest, request, remove_tree(path), path)
         return
     request.respond({})
-
-
-class _Removal(Activity):
-    """A tree that is being removed, from its leaves."""
-
-    def __init__(self, guest: Guest, request: Request, path: str) -> None:
-        self._guest = guest
-        self._request = request
-        self._stack = [path]
-        """Directories from the top to where we are; every one but the last has been entered."""
-        request.activity = self
-        guest.loop.soon(self._step)
-
-    def _step(self) -> None:
-        if not self._request.is_open:
-            return
-        try:
-            for _ in range(_AT_ONCE):
-                if not self._stack:
-                    self._request.respond({})
-                    return
-                self._remove_some(self._stack[-1])
-        except OSError as error:
-            where = self._stack[-1]
-            self._request.refuse(file_failed(error, error.filename or where))
-            return
-        self._guest.loop.soon(self._step)
-
-    def _remove_some(self, directory: str) -> None:
-        with os.scandir(directory) as entries:
-            for _, found in zip(range(_AT_ONCE), entries):
-                if found.is_dir(follow_symlinks=False):
-                    self._stack.append(found.path)
-                    return
-                os.unlink(found.path)
-        try:
-            os.rmdir(directory)
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            return  # more than one slice of entries: there is another step
-        self._stack.pop()

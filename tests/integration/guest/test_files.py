@@ -219,13 +219,30 @@ async def test_a_file_does_not_replace_a_directory(box: Box) -> None:
     assert await names(box, "/sandbox") == ["d", "f"]
 
 
-@pytest.mark.xfail(raises=FileFailed, reason="the guest renames within one file system only")
 async def test_moving_reaches_across_file_systems(box: Box) -> None:
     await box.write_file("/sandbox/f", EVERY_BYTE, mode=0o750)
     await box.move_file("/sandbox/f", "/tmp/g")
     assert await content(box, "/tmp/g") == EVERY_BYTE
     assert (await box.stat_file("/tmp/g")).mode == 0o750
     assert await names(box, "/sandbox") == []
+
+
+async def test_a_tree_is_moved_across_file_systems_as_it_is(box: Box) -> None:
+    await run(box, "sh", "-c", "mkdir -p t/a/b; echo x > t/a/b/f; ln -s a/b t/l; chmod 710 t/a/b")
+    await box.move_file("/sandbox/t", "/tmp/u")
+    assert await content(box, "/tmp/u/l/f") == b"x\n"
+    assert (await box.stat_file("/tmp/u/a/b")).mode == 0o710
+    assert await names(box, "/tmp") == ["u"]
+    assert await names(box, "/sandbox") == []
+
+
+async def test_a_move_across_file_systems_that_fails_changes_nothing(box: Box) -> None:
+    await run(box, "sh", "-c", "mkdir t; echo x > t/f; mkfifo t/pipe")
+    with pytest.raises(FileFailed) as refused:
+        await box.move_file("/sandbox/t", "/tmp/u")
+    assert refused.value.errno == errno.EXDEV
+    assert await names(box, "/sandbox/t") == ["f", "pipe"]
+    assert await names(box, "/tmp") == []
 
 
 async def test_removing_a_directory_has_to_be_meant(box: Box) -> None:
@@ -246,7 +263,6 @@ async def test_removing_a_tree_leaves_what_its_links_name(box: Box) -> None:
     assert await names(box, "/sandbox") == ["keep"]
 
 
-@pytest.mark.xfail(raises=FileFailed, reason="the guest removes by whole paths")
 async def test_a_tree_deeper_than_any_path_can_name_is_removed(box: Box) -> None:
     code = "import os\nfor _ in range(60):\n    os.mkdir('d' * 200)\n    os.chdir('d' * 200)\n"
     assert (await box.run_code(code, RunOptions())).ok
