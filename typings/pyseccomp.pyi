@@ -18,7 +18,6 @@ class Arg:
     def __init__(self, arg: int, op: int, datum_a: int, datum_b: int = 0) -> None: ...
 
 def ERRNO(errno: int) -> int: ...  # noqa: N802 (pyseccomp's name)
-
 def resolve_syscall(arch: int, name: str) -> int: ...
 
 class SyscallFilter:
