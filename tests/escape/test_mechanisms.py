@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import sandpool
+from sandpool.backends.native import doctor
 from tests.escape.attempts import ATTEMPTS, EPILOGUE, PRELUDE
 from tests.escape.surroundings import Surroundings
 
@@ -42,6 +43,7 @@ NO_NAMESPACE_LIMIT = Edit(
     TEMPLATE + "jail.py", '    _write_at(proc_fd, "sys/user/max_user_namespaces", "0")\n', ""
 )
 HOSTS_NETWORK = Edit(TEMPLATE + "jail.py", "    kernel.unshare(kernel.CLONE_NEWNET)\n", "")
+NO_LANDLOCK = Edit(TEMPLATE + "jail.py", "        kernel.scope_with_landlock()\n", "        pass\n")
 HOSTS_IPC = Edit(
     TEMPLATE + "jail.py", "kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC", "kernel.CLONE_NEWNS"
 )
@@ -132,9 +134,9 @@ def verdict(
             (HOSTS_NETWORK,), program_of("connects to the host's loopback"), id="network namespace"
         ),
         pytest.param(
-            (HOSTS_NETWORK,),
+            (HOSTS_NETWORK, NO_LANDLOCK),
             program_of("connects to an abstract socket of the host"),
-            id="network namespace, abstract sockets",
+            id="network namespace and landlock",
         ),
         pytest.param(
             (HOSTS_IPC,), program_of("attaches the host's shared memory"), id="ipc namespace"
@@ -156,6 +158,16 @@ def test_without_its_mechanism_an_attempt_gets_through(
 ) -> None:
     assert verdict(tmp_path / "whole", (), program, surroundings) == "stopped"
     assert verdict(tmp_path / "broken", edits, program, surroundings) == "reached"
+
+
+def test_landlock_holds_without_a_network_namespace(
+    tmp_path: Path, surroundings: Surroundings
+) -> None:
+    facts = doctor.examine().facts
+    if facts["landlock"] != "scopes":
+        pytest.skip(f"this host lacks landlock scopes: {facts['landlock']}")
+    program = program_of("connects to an abstract socket of the host")
+    assert verdict(tmp_path, (HOSTS_NETWORK,), program, surroundings) == "stopped"
 
 
 def test_the_limit_of_user_namespaces_holds_without_seccomp(

@@ -50,8 +50,9 @@ def examine() -> Report:
     if _kernel_version() < _OLDEST_KERNEL:
         problems.append(f"the kernel is {platform.release()}, older than 5.12 (mount_setattr)")
         remedies.append("Boot a kernel of 5.12 or later.")
-    refused = _try_namespaces()
+    refused, landlock = _try_namespaces()
     facts["namespaces"] = "usable" if refused is None else f"refused: {refused}"
+    facts["landlock"] = landlock
     if refused is not None:
         problems.append(f"new namespaces are refused ({refused})")
         remedies += _namespace_remedies()
@@ -99,8 +100,11 @@ def _kernel_version() -> tuple[int, int]:
         return 0, 0
 
 
-def _try_namespaces() -> str | None:
-    """Make the namespaces that a template makes, in a child; return why it failed, if it did."""
+def _try_namespaces() -> tuple[str | None, str]:
+    """Make the namespaces that a template makes, in a child, and look for Landlock there.
+
+    Returns why that failed, if it did, and what Landlock can do.
+    """
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import kernel as k\n"
         "try:\n"
@@ -108,6 +112,7 @@ def _try_namespaces() -> str | None:
         "    k.unshare(k.CLONE_NEWPID | k.CLONE_NEWNET | k.CLONE_NEWIPC | k.CLONE_NEWUTS)\n"
         "except OSError as error:\n"
         "    sys.exit(str(error))\n"
+        "print('scopes' if k.has_landlock_scopes() else 'no scopes in this kernel')\n"
     )
     user = 0 if os.geteuid() == 0 else 0x1000_0000
     try:
@@ -127,8 +132,10 @@ def _try_namespaces() -> str | None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return None if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
+        return str(error), "unknown"
+    if done.returncode == 0:
+        return None, done.stdout.strip()
+    return done.stderr.strip() or f"exit {done.returncode}", "unknown"
 
 
 def _namespace_remedies() -> list[str]:

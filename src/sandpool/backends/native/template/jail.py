@@ -2,7 +2,7 @@
 
     fork (new pid namespace) -> own mount, ipc, uts, cgroup and network namespaces -> writable
     places -> own /proc -> own user namespace, without the right to make more -> no capabilities
-    -> seccomp
+    -> landlock -> seccomp
 
 The mount, pid, ipc, uts and network namespaces belong to the template's user namespace, the process
 to one below it: nothing inside holds, or can ever get, a capability over any of them.
@@ -100,6 +100,8 @@ def enter(
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if kernel.has_landlock_scopes():
+        kernel.scope_with_landlock()
     kernel.load_seccomp(seccomp)
     os.chdir("/")
 

@@ -60,14 +60,22 @@ CAP_SETUID = 7
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
+_LANDLOCK_CREATE_RULESET_VERSION = 1
+_LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET = 0x1
+_LANDLOCK_SCOPE_SIGNAL = 0x2
+_LANDLOCK_WITH_SCOPES = 6
+"""The first version of its interface that can scope."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
-# open_tree, move_mount, fsopen and mount_setattr have one number on every architecture.
+# These have one number on every architecture.
 _SYS_OPEN_TREE = 428
 _SYS_MOUNT_SETATTR = 442
 _SYS_CLOSE_RANGE = 436
+_SYS_LANDLOCK_CREATE_RULESET = 444
+_SYS_LANDLOCK_RESTRICT_SELF = 446
 _SYS_BY_MACHINE = {
     # machine: (pivot_root, keyctl)
     "x86_64": (155, 250),
@@ -218,6 +226,31 @@ def new_session_keyring() -> None:
     """Leave the session key ring of whoever started us; kernels without key rings are fine."""
     if _SYS_KEYCTL is not None:
         _syscall(_SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def has_landlock_scopes() -> bool:
+    """Whether the kernel can keep signals and abstract sockets within a tree of processes."""
+    version: int = _syscall(
+        _SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION
+    )
+    return version >= _LANDLOCK_WITH_SCOPES
+
+
+def scope_with_landlock() -> None:
+    """Let this process and its children signal, and connect by abstract sockets, only each other.
+
+    Needs `no_new_privs`, and a kernel of which `has_landlock_scopes` is true.
+    """
+    scopes = _LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | _LANDLOCK_SCOPE_SIGNAL
+    rules = struct.pack("=QQQ", 0, 0, scopes)
+    fd = _check(
+        _syscall(_SYS_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0),
+        "landlock_create_ruleset",
+    )
+    try:
+        _check(_syscall(_SYS_LANDLOCK_RESTRICT_SELF, fd, 0), "landlock_restrict_self")
+    finally:
+        os.close(fd)
 
 
 class _Filter(ctypes.Structure):
