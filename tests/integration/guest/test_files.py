@@ -229,20 +229,22 @@ async def test_moving_reaches_across_file_systems(box: Box) -> None:
 
 async def test_a_tree_is_moved_across_file_systems_as_it_is(box: Box) -> None:
     await run(box, "sh", "-c", "mkdir -p t/a/b; echo x > t/a/b/f; ln -s a/b t/l; chmod 710 t/a/b")
-    await box.move_file("/sandbox/t", "/tmp/u")
-    assert await content(box, "/tmp/u/l/f") == b"x\n"
-    assert (await box.stat_file("/tmp/u/a/b")).mode == 0o710
-    assert await names(box, "/tmp") == ["u"]
+    await box.make_dir("/tmp/there")
+    await box.move_file("/sandbox/t", "/tmp/there/u")
+    assert await content(box, "/tmp/there/u/l/f") == b"x\n"
+    assert (await box.stat_file("/tmp/there/u/a/b")).mode == 0o710
+    assert await names(box, "/tmp/there") == ["u"]
     assert await names(box, "/sandbox") == []
 
 
 async def test_a_move_across_file_systems_that_fails_changes_nothing(box: Box) -> None:
     await run(box, "sh", "-c", "mkdir t; echo x > t/f; mkfifo t/pipe")
+    await box.make_dir("/tmp/there")
     with pytest.raises(FileFailed) as refused:
-        await box.move_file("/sandbox/t", "/tmp/u")
+        await box.move_file("/sandbox/t", "/tmp/there/u")
     assert refused.value.errno == errno.EXDEV
     assert await names(box, "/sandbox/t") == ["f", "pipe"]
-    assert await names(box, "/tmp") == []
+    assert await names(box, "/tmp/there") == []
 
 
 async def test_removing_a_directory_has_to_be_meant(box: Box) -> None:
