@@ -66,7 +66,7 @@ bench: $(RUNTIME)  ## Run the benchmark suite
 	$(BIN)/sandpool bench
 
 docs: $(DEV)  ## Test the documentation
-	$(BIN)/python -m pytest -q tests/test_public_api.py tests/test_changelog.py
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_examples.py tests/test_public_api.py
 
 lock:  ## Make requirements/ anew from pyproject.toml
 	$(call need-python)

@@ -1,0 +1,131 @@
+"""The documentation is true: programs run and print what the page shows, links lead somewhere.
+
+On a page, a fence of `python` that begins with an import is a program.  If the next fence is of
+`text`, it is what the program prints; there `...` stands for anything on one line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandpool import errors
+from sandpool.models import PoolSpec
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
+
+
+@dataclass(frozen=True)
+class Program:
+    page: str
+    code: str
+    output: str | None
+
+
+RUNNER = """
+import ast, asyncio, inspect, sys
+code = compile(sys.argv[1], "page", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+found = eval(code, {"__name__": "__main__"})
+if inspect.iscoroutine(found):
+    asyncio.run(found)
+"""
+"""Runs a program that may use `await` where a page leaves the function round it out."""
+
+
+def programs() -> list[Program]:
+    found: list[Program] = []
+    for page in PAGES:
+        fences = FENCE.findall(page.read_text())
+        for number, (language, text) in enumerate(fences):
+            if language != "python" or not re.match(r"(from|import) ", text):
+                continue
+            following = fences[number + 1] if number + 1 < len(fences) else ("", "")
+            output = following[1] if following[0] == "text" else None
+            found.append(Program(f"{page.relative_to(ROOT)}:{number}", text, output))
+    return found
+
+
+def as_pattern(output: str) -> str:
+    return r"[^\n]*".join(re.escape(part) for part in output.split("..."))
+
+
+@pytest.mark.namespaces
+@pytest.mark.parametrize("program", programs(), ids=lambda program: program.page)
+def test_a_program_does_what_its_page_says(program: Program, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUNNER, program.code],
+        cwd=tmp_path,
+        env={**os.environ, "SANDPOOL_IMAGES": "python:3.11-slim=host"},
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if program.output is not None:
+        assert re.fullmatch(as_pattern(program.output), done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, _ in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_page_can_be_found_from_the_first() -> None:
+    reached = {ROOT / "docs" / "README.md"}
+    queue = list(reached)
+    while queue:
+        page = queue.pop()
+        for target, _ in LINK.findall(page.read_text()):
+            path = (page.parent / target).resolve()
+            if path.suffix == ".md" and path.exists() and path not in reached:
+                reached.add(path)
+                queue.append(path)
+    assert set((ROOT / "docs").rglob("*.md")) <= reached
+
+
+def table(page: str) -> list[list[str]]:
+    """Return the cells of a page's tables, a list for each row."""
+    rows = [line for line in (ROOT / page).read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_error_page_has_every_error_and_no_other() -> None:
+    classes = [errors.SandpoolError]
+    for kind in classes:
+        classes += kind.__subclasses__()
+    codes = {(kind.code, kind.__name__, kind.blame) for kind in classes}
+    shown = {
+        (row[0].strip("`"), row[1].strip("`"), row[2])
+        for row in table("docs/reference/errors.md")
+        if row[0].startswith("`") and len(row) == 4
+    }
+    assert shown == {row for row in codes if row[1] in vars(errors)}
+
+
+def test_the_pool_page_has_every_field_with_its_default() -> None:
+    shown = {
+        row[0].strip("`"): row[1].strip("`")
+        for row in table("docs/reference/pool-spec.md")
+        if row[0].startswith("`") and row[1].startswith("`")
+    }
+    fields = {
+        name: "required"
+        if field.is_required()
+        else repr(field.get_default(call_default_factory=True))
+        for name, field in PoolSpec.model_fields.items()
+    }
+    fields["health_check"] = "HealthCheck()"
+    assert shown == {name: text.replace("'", '"') for name, text in fields.items()}
