@@ -66,7 +66,8 @@ def bench(
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": False},
+    # What comes after the script is the script's, options included.
+    context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
     epilog="sandpool run script.py ARGS · sandpool run -c CODE ARGS · sandpool run -- COMMAND ARGS",
 )
 def run(
@@ -109,8 +110,9 @@ def _job(code: str | None, words: list[str], env: dict[str, str], timeout: float
     """Tell a script, code and a command apart."""
     from sandpool.cli.run import Job
 
-    # click removes the `--`, so it has to be looked for in what we were really called with.
-    is_command = "--" in sys.argv and code is None
+    # click removes the `--` that ends our options, so it has to be looked for in what we were
+    # really called with; one that comes later is still there.
+    is_command = sys.argv.count("--") > words.count("--") and code is None
     if is_command:
         if not words:
             raise typer.BadParameter("give a command after --")

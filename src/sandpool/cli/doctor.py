@@ -29,12 +29,9 @@ def show(*, as_json: bool) -> bool:
     for name, fact in report.facts.items():
         typer.echo(f"{name:<{width}}  {fact}")
     typer.echo()
-    if report.ok:
-        typer.echo("native sandboxes: ready")
-    else:
-        typer.echo("native sandboxes: not on this host")
-        for problem in report.problems:
-            typer.echo(f"  problem: {problem}")
+    typer.echo(f"native sandboxes: {'ready' if report.ok else 'not on this host'}")
+    for problem in report.problems:
+        typer.echo(f"  {'weaker' if report.ok else 'problem'}: {problem}")
     for remedy in report.remedies:
-        typer.echo(f"  remedy:  {remedy}")
+        typer.echo(f"  remedy: {remedy}")
     return report.ok
