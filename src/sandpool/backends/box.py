@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sandpool.backends.base import Binding, BoxSpec, RunOptions
 from sandpool.backends.connection import Exchange, GuestConnection
-from sandpool.backends.run import CANCEL_GRACE, ExitReport, Output, Relay, Run, parse
+from sandpool.backends.run import CANCEL_GRACE, Bound, ExitReport, Output, Relay, Run, parse
 from sandpool.errors import FileTooLarge, SandboxDied
 from sandpool.guest import frames
 from sandpool.models import CellError, ContextResult, DirEntry, ExecResult, Stream
@@ -169,7 +169,7 @@ class GuestBox:
     async def _collect(
         self, op: str, fields: dict[str, object], code: bytes, options: RunOptions
     ) -> ExecResult:
-        output = Output()
+        output = Output(Bound(options.max_output))
         exchange = self._connection.open(op, fields, output.add)
         report: dict[str, Any] | None = None
         patience = None if options.timeout is None else options.timeout + _TIMEOUT_GRACE
@@ -213,6 +213,7 @@ class GuestBox:
         return Run(
             self._connection,
             exchange,
+            max_output=None,
             is_terminal=True,
             was_oom_killed=self._keeper.was_oom_killed,
         )
@@ -224,6 +225,7 @@ class GuestBox:
         run = Run(
             self._connection,
             exchange,
+            max_output=options.max_output,
             is_terminal=False,
             was_oom_killed=self._keeper.was_oom_killed,
         )
@@ -277,7 +279,8 @@ class GuestBox:
         if len(data) <= _INLINE_CODE:
             fields["code"], data = code, b""
         exchange = self._connection.open("context_run", fields)
-        output, displays = Output(), _Displays()
+        bound = Bound(max_output)
+        output, displays = Output(bound), _Displays()
         try:
             if data:
                 await exchange.send(data)
@@ -298,14 +301,14 @@ class GuestBox:
             raise
         return ContextResult(
             status=report.status,
-            stdout=output.text(frames.STDOUT),
-            stderr=output.text(frames.STDERR),
+            stdout=output.text("stdout"),
+            stderr=output.text("stderr"),
             result=displays.result,
             displays=tuple(displays.bundles),
             error=report.error,
             count=report.count,
             duration=report.duration,
-            truncated=report.truncated,
+            truncated=report.truncated or bound.is_passed,
         )
 
     async def close_context(self, context: str) -> None:

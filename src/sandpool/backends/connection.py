@@ -78,6 +78,8 @@ class Exchange:
         self._credit = frames.INITIAL_CREDIT
         """Stream bytes that we may still send."""
         self._control_left = _CONTROL_ALLOWANCE
+        self._queued_events = 0
+        """Frames in the queue that no credit bounds."""
         self._response: dict[str, Any] | None = None
         self._error: BaseException | None = None
 
@@ -98,6 +100,7 @@ class Exchange:
                 return None
             await self._wait()
         kind, payload = self._queue.popleft()
+        self._queued_events -= kind not in frames.STREAM_KINDS
         self._take(kind, payload)
         return kind, payload
 
@@ -143,6 +146,7 @@ class Exchange:
             return
         self._sink = _discard
         self._queue.clear()
+        self._queued_events = 0
         self._connection.send(frames.encode(self.number, frames.CANCEL))
         # Cancel: the caller is being cancelled already; this wait is shielded and bounded.
         with anyio.move_on_after(grace, shield=True):
@@ -167,6 +171,8 @@ class Exchange:
 
     def _deliver_stream(self, kind: int, payload: bytes) -> None:
         if kind in frames.STREAM_KINDS:
+            if not payload:
+                raise frames.FrameError("an empty frame of a stream, which no credit bounds")
             self._granted -= len(payload)
             if self._granted < 0:
                 raise frames.FrameError("the guest sent more than its credit")
@@ -174,13 +180,14 @@ class Exchange:
             if kind == frames.EVENT:
                 frames.decode_json(payload)
             self._control_left -= len(payload)
-            if self._control_left < 0 or len(self._queue) > _MAX_EVENTS:
+            if self._control_left < 0 or self._queued_events > _MAX_EVENTS:
                 raise frames.FrameError("the guest sent too many events")
         if self._sink is not None:
             self._sink(kind, payload)
             self._take(kind, payload)
         else:
             self._queue.append((kind, payload))
+            self._queued_events += kind not in frames.STREAM_KINDS
 
     def fail(self, error: BaseException) -> None:
         """End it; called by the connection when it is lost."""

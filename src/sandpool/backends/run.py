@@ -53,34 +53,57 @@ def parse(connection: GuestConnection, kind: type[_Report], value: dict[str, Any
         raise connection.lost from None
 
 
+class Bound:
+    """Holds each stream of a run to its limit.
+
+    The guest keeps to the same limit, but a guest that its tenant has taken over may not.
+    """
+
+    def __init__(self, max_output: int | None) -> None:
+        """Let `max_output` bytes of each stream pass; None: all."""
+        self._left = None if max_output is None else {"stdout": max_output, "stderr": max_output}
+        self.is_passed = False
+        """Whether something was cut off."""
+
+    def cut(self, stream: Stream, payload: bytes) -> bytes:
+        """Return what of `payload` may still pass."""
+        if self._left is None:
+            return payload
+        if len(payload) > self._left[stream]:
+            self.is_passed = True
+            payload = payload[: self._left[stream]]
+        self._left[stream] -= len(payload)
+        return payload
+
+
 class Output:
     """Collects a run's two streams."""
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self._pieces: dict[int, list[bytes]] = {frames.STDOUT: [], frames.STDERR: []}
+    def __init__(self, bound: Bound) -> None:
+        """Start empty; never hold more than `bound` lets pass."""
+        self._bound = bound
+        self._pieces: dict[Stream, list[bytes]] = {"stdout": [], "stderr": []}
 
     def add(self, kind: int, payload: bytes) -> None:
         """Take one frame; an exchange's sink."""
-        if kind in self._pieces:
-            self._pieces[kind].append(payload)
-        elif kind == frames.DATA:
-            self._pieces[frames.STDOUT].append(payload)
+        stream = _NAMES.get(kind)
+        if stream is not None and (payload := self._bound.cut(stream, payload)):
+            self._pieces[stream].append(payload)
 
-    def text(self, kind: int) -> str:
+    def text(self, stream: Stream) -> str:
         """Return one stream as text; bytes that are not UTF-8 become U+FFFD."""
-        return b"".join(self._pieces[kind]).decode("utf-8", "replace")
+        return b"".join(self._pieces[stream]).decode("utf-8", "replace")
 
     def result(self, report: ExitReport, *, oom_killed: bool) -> ExecResult:
         """Return the run's result."""
         return ExecResult(
             exit_code=report.exit_code,
-            stdout=self.text(frames.STDOUT),
-            stderr=self.text(frames.STDERR),
+            stdout=self.text("stdout"),
+            stderr=self.text("stderr"),
             duration=report.duration,
             timed_out=report.timed_out,
             oom_killed=oom_killed,
-            truncated=report.truncated,
+            truncated=report.truncated or self._bound.is_passed,
             signal=report.signal,
         )
 
@@ -93,6 +116,7 @@ class Run:
         connection: GuestConnection,
         exchange: Exchange,
         *,
+        max_output: int | None,
         is_terminal: bool,
         was_oom_killed: Callable[[], bool],
     ) -> None:
@@ -102,7 +126,8 @@ class Run:
         self._exchange = exchange
         self._is_terminal = is_terminal
         self._was_oom_killed = was_oom_killed
-        self._rest = Output()
+        self._bound = Bound(max_output)
+        self._rest = Output(self._bound)
 
     async def __aenter__(self) -> Run:
         """Return itself."""
@@ -120,7 +145,9 @@ class Run:
         while (frame := await self._exchange.receive()) is not None:
             kind, payload = frame
             if kind in _NAMES:
-                yield _NAMES[kind], payload
+                stream = _NAMES[kind]
+                if payload := self._bound.cut(stream, payload):
+                    yield stream, payload
             else:
                 self._note(kind, payload)
 

@@ -61,7 +61,7 @@ class Fields:
             raise _wrong(name, "a number of seconds")
         if not 0 < value < math.inf:
             raise _wrong(name, "more than 0 seconds")
-        return min(float(value), _FOREVER)
+        return float(min(value, _FOREVER))
 
     def path(self, name: str, default: Any = _MISSING) -> Any:
         """Take a path that the kernel could understand, or `default`."""

@@ -18,10 +18,11 @@ all big-endian.  Control payloads are JSON objects in UTF-8; STDOUT, STDERR and 
 
 Flow control.  For each request each side may send at most INITIAL_CREDIT bytes of STDOUT + STDERR +
 DATA payload, plus what CREDIT frames (a u32 each) have added.  Control frames are free, but bounded
-by MAX_CONTROL.  Sending more than the credit, an unknown kind, an oversized frame, a control
-payload that is not a JSON object or a frame that its side may not send is a violation: the receiver
-closes the connection, which ends this sandbox and nothing else.  A frame for a request that has
-just ended is not a violation (the two ends cross on the wire); it is dropped.
+by MAX_CONTROL.  Sending more than the credit, an unknown kind, an oversized frame, a guest's empty
+STDOUT, STDERR or DATA (which no credit would bound), a control payload that is not a JSON object or
+a frame that its side may not send is a violation: the receiver closes the connection, which ends
+this sandbox and nothing else.  A frame for a request that has just ended is not a violation (the
+two ends cross on the wire); it is dropped.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 from . import frames
-from .hunt import Hunt
 from .inlet import Inlet
 from .loop import monotonic
 from .outlet import Outlet
@@ -98,7 +97,7 @@ class Run(Activity):
         self._started = monotonic()
         self._duration = 0.0
         self._status: int | None = None  # Invariant R1
-        self._hunt: Hunt | None = None
+        self._is_doomed = False
         self._is_hunted = False
         self._has_timed_out = False
         self._undrained = 0
@@ -160,12 +159,15 @@ class Run(Activity):
         self._begin_hunt()
 
     def _begin_hunt(self) -> None:
-        if self._hunt is None:
-            self._hunt = self._guest.hunt(self._tag, self._hunted)
+        if not self._is_doomed:
+            # First: the hunt begins with a reap, which may bring the news of our own end.
+            self._is_doomed = True
+            self._guest.hunt(self._tag, self._hunted)
 
     def _hunted(self) -> None:
-        self._is_hunted = True
+        # First: an end that is learnt of here must not be answered twice.
         self._guest.reaper.reap()
+        self._is_hunted = True
         if self._status is None:
             # Beyond even SIGKILL, in the kernel; it dies whenever that returns.
             self._end(signal.SIGKILL)
@@ -182,7 +184,7 @@ class Run(Activity):
             self._timer.cancel()
         if self._inlet is not None:
             self._inlet.close()
-        if self._hunt is None or self._is_hunted:
+        if not self._is_doomed or self._is_hunted:
             self._drain()
 
     def _drain(self) -> None:
@@ -193,7 +195,7 @@ class Run(Activity):
 
     def _drained(self) -> None:
         self._undrained -= 1
-        if self._undrained == 0 and (self._hunt is None or self._is_hunted):
+        if self._undrained == 0 and (not self._is_doomed or self._is_hunted):
             self._answer()
 
     def _answer(self) -> None:
