@@ -20,7 +20,7 @@ HOST_ONLY := not slow and not benchmark and not docker and not network and not r
 
 CHECKS := format lint mypy pyright contracts spelling fragments
 
-.PHONY: help setup demo test test-unit test-all check bench docs lock clean $(CHECKS:%=check-%)
+.PHONY: help setup demo test test-unit test-slow test-all check bench docs lock clean $(CHECKS:%=check-%)
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,6 +35,9 @@ test: $(DEV)  ## Test all that needs no more than this host's kernel (about two 
 
 test-unit: $(DEV)  ## Test without any sandbox (seconds)
 	$(BIN)/python -m pytest -m "$(HOST_ONLY) and not namespaces" $(PYTEST_ARGS)
+
+test-slow: $(DEV)  ## Test what `make test` leaves out because it takes its time
+	$(BIN)/python -m pytest -m "slow and not benchmark and not docker and not network and not ray" $(PYTEST_ARGS)
 
 test-all: $(DEV)  ## Test everything that this host can run; the skips say why
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

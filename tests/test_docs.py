@@ -43,8 +43,12 @@ if inspect.iscoroutine(found):
 """Runs a program that may use `await` where a page leaves the function round it out."""
 
 
-def programs() -> list[Program]:
-    found: list[Program] = []
+QUICK = ("README.md", "docs/tutorial")
+"""Where the programs are that even a short run of the tests goes through."""
+
+
+def programs() -> list[object]:
+    found: list[object] = []
     for page in PAGES:
         fences = FENCE.findall(page.read_text())
         for number, (language, text) in enumerate(fences):
@@ -52,7 +56,9 @@ def programs() -> list[Program]:
                 continue
             following = fences[number + 1] if number + 1 < len(fences) else ("", "")
             output = following[1] if following[0] == "text" else None
-            found.append(Program(f"{page.relative_to(ROOT)}:{number}", text, output))
+            program = Program(f"{page.relative_to(ROOT)}:{number}", text, output)
+            marks = () if program.page.startswith(QUICK) else (pytest.mark.slow,)
+            found.append(pytest.param(program, id=program.page, marks=marks))
     return found
 
 
@@ -61,7 +67,7 @@ def as_pattern(output: str) -> str:
 
 
 @pytest.mark.namespaces
-@pytest.mark.parametrize("program", programs(), ids=lambda program: program.page)
+@pytest.mark.parametrize("program", programs())
 def test_a_program_does_what_its_page_says(program: Program, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUNNER, program.code],

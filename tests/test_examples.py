@@ -36,7 +36,10 @@ OUTPUTS = {
 
 
 @pytest.mark.namespaces
-@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "rollouts" else pytest.mark.slow) for name in OUTPUTS],
+)
 def test_an_example_says_what_it_is_meant_to(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py")],

@@ -204,7 +204,9 @@ CORPUS: dict[str, Script] = {
         "import os, signal\nsignal.signal(signal.SIGUSR1, lambda n, f: print('got', n))\n"
         "os.kill(os.getpid(), signal.SIGUSR1)\nprint('after')"
     ),
-    "sets an alarm": Script("import signal, time\nsignal.alarm(1)\ntime.sleep(5)"),
+    "sets an alarm": Script(
+        "import signal, time\nsignal.setitimer(signal.ITIMER_REAL, 0.05)\ntime.sleep(5)"
+    ),
     "writes to a pipe that nobody reads": Script(
         "import os\nr, w = os.pipe()\nos.close(r)\nos.write(w, b'x')"
     ),

@@ -91,7 +91,9 @@ def reap() -> None:
             return
 
 
-@pytest.mark.parametrize("attempt", range(4))
+@pytest.mark.parametrize(
+    "attempt", [0, 1, *(pytest.param(number, marks=pytest.mark.slow) for number in range(2, 6))]
+)
 @pytest.mark.parametrize("kind", PROGRAMS)
 def test_nothing_outlives_a_killed_program(
     adopted_orphans: None, kind: str, attempt: int, tmp_path: Path

@@ -80,6 +80,7 @@ async def test_memory_past_the_limit_is_not_to_be_had(backend: NativeBackend) ->
     await still_works(neighbour)
 
 
+@pytest.mark.slow
 async def test_many_small_processes_do_not_get_round_the_memory_limit(
     backend: NativeBackend,
 ) -> None:

@@ -86,6 +86,7 @@ async def test_a_failed_compilation_is_told_in_the_compilers_words(native: Local
     assert result.metadata["phase"] == "compile"
 
 
+@pytest.mark.slow
 async def test_a_program_is_killed_when_its_time_is_up(sandbox: LocalSandbox) -> None:
     result = await run(sandbox, "python", "import time; time.sleep(30)", run_timeout=1)
     assert result.status is ExecutionStatus.TIMEOUT

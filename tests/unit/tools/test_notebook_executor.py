@@ -47,6 +47,7 @@ async def test_an_exception_is_told_by_its_traceback_and_ends_only_its_cell(
     assert (await notebook.run("x")).output == "\nResult: 1"
 
 
+@pytest.mark.slow
 async def test_a_cell_is_stopped_when_its_time_is_up(sandbox: LocalSandbox) -> None:
     notebook = Notebook(sandbox)
     result = await notebook.run("import time\nfor _ in range(300): time.sleep(0.1)", timeout=1)

@@ -98,11 +98,13 @@ async def test_the_calls_own_timeout_comes_first(sandbox: LocalSandbox) -> None:
     assert result.error == "Command timed out after 1 seconds"
 
 
+@pytest.mark.slow
 async def test_the_tools_timeout_comes_second(sandbox: LocalSandbox) -> None:
     result = await PythonExecutor(timeout=1).run(sandbox, {"code": "import time; time.sleep(30)"})
     assert result.error == "Command timed out after 1 seconds"
 
 
+@pytest.mark.slow
 async def test_the_sandboxs_timeout_comes_last() -> None:
     async with LocalSandbox(SandboxConfig(timeout=1), backend=FakeBackend()) as sandbox:
         result = await PythonExecutor().run(sandbox, {"code": "import time; time.sleep(30)"})

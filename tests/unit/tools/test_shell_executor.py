@@ -38,6 +38,7 @@ async def test_a_failure_without_words_is_told_by_its_exit_code(sandbox: LocalSa
     )
 
 
+@pytest.mark.slow
 async def test_a_command_is_killed_when_its_time_is_up(sandbox: LocalSandbox) -> None:
     result = await ShellExecutor().run(sandbox, {"command": "echo a; sleep 30", "timeout": 1})
     assert result.status is ExecutionStatus.TIMEOUT
