@@ -5,6 +5,10 @@ That its output is the same as an interpreter's, byte for byte, is what `tests/f
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -61,10 +65,14 @@ async def test_code_that_is_not_python_is_a_syntax_error(box: Box, code: str) ->
     assert "Error: " in result.stderr.splitlines()[-1]
 
 
-async def test_a_nul_in_code_is_an_error_inside(box: Box) -> None:
-    result = await python(box, "print(1)\0print(2)")
-    assert result.exit_code == 1
-    assert "null bytes" in result.stderr
+async def test_a_nul_in_code_is_what_the_interpreter_makes_of_it(box: Box, tmp_path: Path) -> None:
+    code = "print(1)\0print(2)"
+    script = tmp_path / "main.py"
+    script.write_text(code)
+    expected = subprocess.run([sys.executable, script], capture_output=True, check=False)
+    result = await python(box, code)
+    # Releases differ: some read up to it, others refuse the file.
+    assert (result.exit_code, result.stdout.encode()) == (expected.returncode, expected.stdout)
 
 
 async def test_arguments_and_input_arrive(box: Box) -> None:
