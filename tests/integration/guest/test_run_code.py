@@ -25,6 +25,10 @@ async def python(box: Box, code: str, *argv: str, stdin: bytes = b"") -> ExecRes
     return await box.run_code(code, RunOptions(argv=argv, stdin=stdin, timeout=LIMIT))
 
 
+def new_interpreter(script: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, script], capture_output=True, check=False)
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code", "stderr"),
     [
@@ -69,7 +73,7 @@ async def test_a_nul_in_code_is_what_the_interpreter_makes_of_it(box: Box, tmp_p
     code = "print(1)\0print(2)"
     script = tmp_path / "main.py"
     script.write_text(code)
-    expected = subprocess.run([sys.executable, script], capture_output=True, check=False)
+    expected = new_interpreter(script)
     result = await python(box, code)
     # Releases differ: some read up to it, others refuse the file.
     assert (result.exit_code, result.stdout.encode()) == (expected.returncode, expected.stdout)
