@@ -6,6 +6,7 @@ baseline are taken in turns, so that both see the same machine.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -17,6 +18,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import anyio
 from rich.console import Console
@@ -28,6 +30,8 @@ from sandpool.models import PoolSpec
 
 _COLD = (sys.executable, "-I", "-S", "-c", "print(1)")
 _HEAVY = ("numpy", "pandas")
+_WAITING = 8
+"""Sandboxes that wait while their memory is measured."""
 
 _FORKER = textwrap.dedent(
     """
@@ -71,6 +75,8 @@ async def show(*, samples: int, cycles: int, callers: int, as_json: bool) -> Non
     results = await _measure_first_output(samples)
     console.print(f"fresh cycles: {callers} callers, {cycles} leases")
     results += await _measure_cycles(callers, cycles)
+    console.print("memory of sandboxes that wait")
+    results += await _measure_memory()
     if all(importlib.util.find_spec(name) for name in _HEAVY):
         console.print(f"first output with {', '.join(_HEAVY)} preloaded")
         results += await _measure_preload(max(10, samples // 5))
@@ -157,6 +163,46 @@ async def _measure_cycles(callers: int, cycles: int) -> list[Result]:
         Result("one cycle, p50", _ms(statistics.median(times)), "ms"),
         Result("one cycle, p99", _ms(_percentile(times, 0.99)), "ms"),
     ]
+
+
+async def _measure_memory() -> list[Result]:
+    async with LocalSandboxManager() as manager:
+        await manager.create_pool(PoolSpec(name="bench", warm=_WAITING, max=_WAITING))
+        await manager.wait_pool_warm("bench")
+        sizes = [_private_kib(pid) for pid in _in_sandboxes()]
+    if not sizes or None in sizes:
+        return []  # only root may look at what its sandboxes hold
+    total = sum(size for size in sizes if size is not None)
+    return [Result("memory of a warm sandbox", round(total / _WAITING / 1024, 1), "MiB")]
+
+
+def _in_sandboxes() -> list[int]:
+    """Return the processes below us that are in a sandbox: two pid namespaces down from ours."""
+    parents: dict[int, int] = {}
+    depths: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = dict(
+                    line.split(":", 1) for line in (entry / "status").read_text().splitlines()
+                )
+                parents[int(entry.name)] = int(fields["PPid"])
+                depths[int(entry.name)] = len(fields["NSpid"].split())
+    ours = os.getpid()
+
+    def is_below(pid: int) -> bool:
+        return pid in parents and (parents[pid] == ours or is_below(parents[pid]))
+
+    return [pid for pid in parents if depths[pid] == depths[ours] + 2 and is_below(pid)]
+
+
+def _private_kib(pid: int) -> int | None:
+    """Return what a process has in memory that it shares with no other; None if we may not know."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return None
+    return int(text.partition("Private_Dirty:")[2].split()[0])
 
 
 async def _measure_preload(samples: int) -> list[Result]:
