@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sandpool.cli import exits
+
 pytestmark = pytest.mark.namespaces
 
 Done = subprocess.CompletedProcess[str]
@@ -47,10 +49,58 @@ def test_a_command_is_run_as_it_is() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("name\n", "error\n", 137)
 
 
-def test_a_run_is_killed_after_its_timeout() -> None:
-    done = sandpool("run", "--timeout", "0.2", "-c", "while True: pass")
-    assert done.returncode == 124
-    assert "killed after" in done.stderr
+def test_a_run_is_killed_after_its_timeout_and_what_it_said_was_said() -> None:
+    code = "import sys, time; print('out'); print('err', file=sys.stderr); time.sleep(100)"
+    done = sandpool("run", "--timeout", "0.5", "--env", "PYTHONUNBUFFERED=1", "-c", code)
+    assert done.stdout == "out\n"
+    assert done.stderr.startswith("err\nsandpool: killed after")
+    assert done.returncode == exits.TIMED_OUT
+
+
+@pytest.mark.slow
+def test_what_needs_more_memory_than_it_has_gets_none() -> None:
+    done = sandpool("run", "--memory-mb", "32", "-c", "x = bytearray(1 << 28); print(len(x))")
+    # A kill where a control group counts, an exception where only single processes are limited.
+    assert done.stdout == ""
+    assert (done.returncode, done.stderr.splitlines()[-1]) in (
+        (137, "sandpool: killed for its memory limit"),
+        (1, "MemoryError"),
+    )
+
+
+def test_bytes_go_through_as_they_are(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 1000
+    given = tmp_path / "given"
+    given.write_bytes(data)
+    with given.open("rb") as stdin:
+        done = subprocess.run(
+            [sys.executable, "-m", "sandpool", "run", "--", "cat"],
+            stdin=stdin,
+            capture_output=True,
+            timeout=18,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == data
+
+
+def test_a_script_that_fails_fails_as_python_does(tmp_path: Path) -> None:
+    script = tmp_path / "fail.py"
+    script.write_text("def f():\n    raise ValueError('no')\n\nf()\n")
+    done = sandpool("run", str(script))
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert done.stderr.endswith("ValueError: no\n")
+
+
+def test_what_a_run_writes_is_not_on_this_machine(tmp_path: Path) -> None:
+    code = (
+        f"import os; os.makedirs({str(tmp_path)!r}); path = {str(tmp_path / 'made')!r}\n"
+        "open(path, 'w').close(); print(os.path.exists(path))"
+    )
+    done = sandpool("run", "-c", code)
+    assert done.stdout == "True\n", done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_limits_hold() -> None:
@@ -67,19 +117,14 @@ def test_what_is_preloaded_is_there() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("run",), 2, "give a script"),
-        (("run", "--"), 2, "give a command"),
-        (("run", "/no/such/script.py"), 2, "cannot be read"),
-        (("run", "--env", "X", "-c", "1"), 2, "NAME=VALUE"),
-        (("run", "--memory-mb", "1", "-c", "1"), 2, "memory-mb"),
-        (("run", "--image", "/no/such/root", "-c", "1"), 125, "/no/such/root"),
-        (("run", "--preload", "no_such_module", "-c", "1"), 125, "no_such_module"),
-        (("run", "--nonsense", "-c", "1"), 2, "nonsense"),
-        (("nonsense",), 2, "nonsense"),
-        (("bench", "--samples", "1"), 2, "samples"),
+        (("run", "/no/such/script.py"), exits.USAGE, "cannot be read"),
+        (("run", "--image", "/no/such/root", "-c", "1"), exits.OURS, "/no/such/root"),
+        (("run", "--preload", "no_such_module", "-c", "1"), exits.OURS, "no_such_module"),
     ],
 )
-def test_bad_input_gets_one_clear_error(arguments: tuple[str, ...], code: int, said: str) -> None:
+def test_what_cannot_run_gets_one_clear_error(
+    arguments: tuple[str, ...], code: int, said: str
+) -> None:
     done = sandpool(*arguments)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
@@ -107,11 +152,52 @@ def test_an_interrupt_reaches_the_command_and_is_its_own_to_answer() -> None:
 
 def test_doctor_says_that_this_host_can() -> None:
     done = sandpool("doctor")
-    assert done.returncode == 0
+    assert done.returncode == exits.OK
     assert "native sandboxes: ready" in done.stdout
     report = json.loads(sandpool("doctor", "--json").stdout)
     assert report["ok"] is True
     assert report["facts"]["seccomp"] == "libseccomp"
+
+
+WITHOUT_NAMESPACES = """
+import errno, sys
+import pyseccomp as lib
+filter_ = lib.SyscallFilter(defaction=lib.ALLOW)
+filter_.add_rule(lib.ERRNO(errno.EPERM), "unshare")
+filter_.load()
+from sandpool.cli import main
+main()
+"""
+"""Takes away from the command line what a distribution takes away from all its programs."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("doctor",), exits.UNUSABLE, "namespaces are refused"),
+        (("run", "-c", "print(1)"), exits.OURS, "namespaces are refused"),
+        pytest.param(
+            ("demo",), exits.OURS, "namespaces are refused", marks=pytest.mark.slow, id="demo"
+        ),
+        pytest.param(
+            ("bench",), exits.OURS, "namespaces are refused", marks=pytest.mark.slow, id="bench"
+        ),
+    ],
+)
+def test_where_the_host_cannot_every_command_says_so(
+    arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NAMESPACES, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_demo_does_the_main_job_and_measures_it() -> None:
