@@ -78,7 +78,7 @@ lock:  ## Make requirements/ anew from pyproject.toml
 	build/lock/bin/uv $(COMPILE) --upgrade --group dev --output-file requirements/dev.txt
 	build/lock/bin/uv $(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt
 
-COMPILE := pip compile --quiet pyproject.toml --group build --universal --python-version 3.11 \
+COMPILE := pip compile --quiet pyproject.toml --extra server --group build --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
 clean:  ## Remove what the other targets made

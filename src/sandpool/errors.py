@@ -308,6 +308,52 @@ class Unauthorized(SandpoolError, PermissionError):
     blame = "caller"
 
 
+class ForbiddenOrigin(SandpoolError, PermissionError):
+    """The request comes from a web page, or names a host, that this server does not serve."""
+
+    code = "forbidden_origin"
+    blame = "caller"
+
+
+class RateLimited(SandpoolError, RuntimeError):
+    """The key has made more requests in this time than it may."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        """Say what is exceeded; `retry_after` is in seconds."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PayloadTooLarge(SandpoolError, ValueError):
+    """A request's body is larger than the server takes."""
+
+    code = "payload_too_large"
+    blame = "caller"
+
+
+class RequestTimeout(SandpoolError, TimeoutError):
+    """A request's body did not come in time."""
+
+    code = "request_timeout"
+    blame = "caller"
+
+
+class IdempotencyConflict(SandpoolError, ValueError):
+    """An `Idempotency-Key` was used before, for another request."""
+
+    code = "idempotency_conflict"
+    blame = "caller"
+
+
+class ProcessNotFound(SandpoolError, ValueError):
+    """The sandbox has no process of this id, or it ended long ago."""
+
+    code = "process_not_found"
+    blame = "caller"
+
+
 class RemoteError(SandpoolError, RuntimeError):
     """A server answered with an error code that this client does not know."""
 

@@ -33,10 +33,12 @@ from sandpool.errors import (
     PoolNotInitialized,
     SandboxNotFound,
     SandpoolError,
+    Unsupported,
 )
 from sandpool.manager import archive
 from sandpool.manager.backends import Backends
 from sandpool.manager.lending import Lending
+from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.manager import SandboxManager
 from sandpool.manager.member import Members, end
 from sandpool.manager.pools import Pools
@@ -400,6 +402,55 @@ class LocalSandboxManager(SandboxManager):
             lifetime=lifetime,
         )
         return tenancy.handle
+
+    async def extend_sandbox(self, sandbox_id: str, lifetime: float) -> None:
+        """Let a claimed sandbox end `lifetime` seconds from now, or with its own life if sooner.
+
+        Raises `SandboxNotFound`, `InvalidSpec`, and `Unsupported` for one that nobody has claimed:
+        it has no end to put off.
+        """
+        await self._need_running()
+        if not 0 < lifetime < float("inf"):
+            raise InvalidSpec(f"lifetime must be a positive number of seconds, not {lifetime!r}")
+        self._registry.find(sandbox_id)
+        tenancy = self.find_claim(sandbox_id)
+        if tenancy is None:
+            raise Unsupported(f"sandbox {sandbox_id} was not claimed from a pool and has no end")
+        tenancy.extend(lifetime)
+
+    def usable_sandbox(self, sandbox_id: str) -> ServiceSandbox:
+        """Return the handle that calls by this id go to.
+
+        Raises `SandboxNotFound`, `SandboxNotActive`, `SandboxLeased` for one that is not its
+        caller's, and `Unsupported` for a kind that only runs tools.
+        """
+        sandbox = self._registry.usable(sandbox_id)
+        if not isinstance(sandbox, LocalSandbox):
+            raise Unsupported(f"a {sandbox.sandbox_type.value} sandbox only runs tools")
+        return sandbox
+
+    def find_claim(self, sandbox_id: str) -> Tenancy | None:
+        """Return the tenancy of a claimed sandbox; None for any other."""
+        tenure = self._registry.tenure(sandbox_id)
+        if tenure is None or not self._pools.has(tenure.pool):
+            return None
+        return self._pools.get(tenure.pool).claims.get(sandbox_id)
+
+    async def borrow(
+        self,
+        pool: str,
+        *,
+        timeout: float | None = None,
+        min_remaining: float | None = None,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | None = None,
+        lifetime: float | None = None,
+    ) -> Tenancy:
+        """Borrow a sandbox until the tenancy is ended: what `lease` does, without the block."""
+        await self._need_running()
+        return await self._pools.get(pool).borrow(
+            timeout=timeout, min_remaining=min_remaining, env=env, cwd=cwd, lifetime=lifetime
+        )
 
     def lease(
         self,

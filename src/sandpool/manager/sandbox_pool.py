@@ -84,9 +84,28 @@ class Tenancy:
         return self.sandbox
 
     @property
+    def lease_id(self) -> str:
+        """The lease's id."""
+        return self._lease.id
+
+    @property
+    def epoch(self) -> int:
+        """The lease's fencing epoch."""
+        return self._lease.epoch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._lease.is_over
+
+    @property
     def expires_at(self) -> float | None:
         """When it ends by itself, on the monotonic clock; None: never."""
         return self._lease.expires_at
+
+    def extend(self, lifetime: float) -> None:
+        """Let it end `lifetime` seconds from now, or with the sandbox's own life; `LeaseOver`."""
+        self._lease.set_deadline(lifetime)
 
     async def bind(self, env: Mapping[str, str | None], cwd: str | None) -> None:
         """Give the sandbox what belongs to this tenant; `SandboxDied` if it does not answer."""
@@ -103,6 +122,10 @@ class Tenancy:
             await item.need_box().bind(binding)
         if scope.cancelled_caught:
             raise SandboxDied(f"sandbox {item.id} did not answer", reason="backend")
+
+    def on_end(self, callback: Callable[[Tenancy], None]) -> None:
+        """Call `callback(self)` once, when it ends; at once if it has."""
+        self._lease.on_end(lambda _: callback(self))
 
     def limit(self, lifetime: float | None, now: float) -> None:
         """End it after `lifetime` seconds, unless the sandbox's own life ends before."""

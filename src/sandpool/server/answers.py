@@ -1,0 +1,38 @@
+"""Answers given before, or instead of, a route's own: problems, over HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from starlette.types import Scope, Send
+
+from sandpool.errors import NoCapacity, RateLimited, SandpoolError
+from sandpool.wire import problems
+
+
+def problem_headers(error: SandpoolError) -> list[tuple[bytes, bytes]]:
+    """Return the headers that go with an error's problem, besides the length."""
+    headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
+    if isinstance(error, NoCapacity | RateLimited) and error.retry_after is not None:
+        headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
+    if problems.status_of(error) == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
+
+
+async def send_problem(scope: Scope, send: Send, error: SandpoolError) -> None:
+    """Answer a request, or the opening of a WebSocket, with an error's problem."""
+    body = json.dumps(problems.encode(error)).encode()
+    start = {
+        "status": problems.status_of(error),
+        "headers": [*problem_headers(error), (b"content-length", str(len(body)).encode())],
+    }
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": body})
+    elif "websocket.http.response" in scope.get("extensions", {}):
+        await send({"type": "websocket.http.response.start", **start})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})

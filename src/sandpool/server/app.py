@@ -1,0 +1,156 @@
+"""The application: its layers, its routes, and how errors become answers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Scope
+
+from sandpool.backends.base import Backend
+from sandpool.clock import Clock, MonotonicClock
+from sandpool.errors import SandpoolError
+from sandpool.manager.local import LocalSandboxManager
+from sandpool.models import SandboxManagerConfig
+from sandpool.server.access import Access
+from sandpool.server.answers import problem_headers
+from sandpool.server.bodies import Bodies
+from sandpool.server.departure import Departure
+from sandpool.server.idempotency import Idempotency
+from sandpool.server.keys import KeyRing
+from sandpool.server.routes import health, leases, pools, sandboxes
+from sandpool.server.settings import NamespaceLimits, ServerSettings
+from sandpool.server.tenants import Tenants
+from sandpool.wire import problems
+
+_log = logging.getLogger(__name__)
+
+_UPLOADS = re.compile(r"/(files|archive)(/|$)")
+"""Paths whose bodies are contents, and may be as long as an upload."""
+
+Backends = Mapping[str, Callable[[], Backend]]
+
+
+def create_app(
+    settings: ServerSettings, *, backends: Backends | None = None, clock: Clock | None = None
+) -> ASGIApp:
+    """Return the whole server as an ASGI application, which starts and stops by its lifespan.
+
+    Args:
+        settings: What the operator decided.
+        backends: What makes sandboxes, as for `LocalSandboxManager`.
+        clock: What time is.
+    """
+    clock = clock if clock is not None else MonotonicClock()
+    app = create_routes(settings, backends=backends, clock=clock)
+    layers: ASGIApp = Idempotency(app, clock)
+    layers = Departure(layers)
+    layers = Bodies(layers, _body_limit(settings), settings.body_timeout)
+    return Access(layers, settings, KeyRing(settings.keys))
+
+
+def create_routes(settings: ServerSettings, *, backends: Backends | None, clock: Clock) -> FastAPI:
+    """Return the routes alone, without the layers that guard them."""
+
+    def make_manager(name: str, limits: NamespaceLimits) -> LocalSandboxManager:
+        config = SandboxManagerConfig(max_sandboxes=limits.max_sandboxes)
+        return LocalSandboxManager(
+            config, backends=backends, images=settings.images or None, clock=clock
+        )
+
+    tenants = Tenants(make_manager, settings.limits_of, most=_most(settings), clock=clock)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        app.state.started_at = clock.now()
+        try:
+            yield
+        finally:
+            await tenants.aclose()
+
+    app = FastAPI(
+        title="sandpool",
+        summary="Warm pools of isolated sandboxes.",
+        version=version("sandpool"),
+        lifespan=lifespan,
+        separate_input_output_schemas=False,
+    )
+    app.state.tenants = tenants
+    app.state.settings = settings
+    app.state.clock = clock
+    for routes in (health, pools, sandboxes, leases):
+        app.include_router(routes.router)
+    app.add_exception_handler(SandpoolError, _answer_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_fault)
+    return app
+
+
+def _most(settings: ServerSettings) -> int:
+    named = {key.namespace for key in settings.keys}
+    return len(named) if named else settings.max_namespaces
+
+
+def _body_limit(settings: ServerSettings) -> Callable[[Scope], int]:
+    def limit(scope: Scope) -> int:
+        return settings.max_upload if _UPLOADS.search(scope["path"]) else settings.max_body
+
+    return limit
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SandpoolError)
+    if problems.status_of(error) >= 500:
+        _log.warning("%s: %s", error.code, error)
+    headers = {name.decode(): value.decode() for name, value in problem_headers(error)}
+    return JSONResponse(problems.encode(error), problems.status_of(error), headers)
+
+
+async def _answer_invalid(_: Request, error: Exception) -> Response:
+    """Name what is wrong with a request, without what it held: that may be a secret."""
+    assert isinstance(error, RequestValidationError)
+    wrong = [
+        {"where": ".".join(str(part) for part in each["loc"]), "what": str(each["msg"])}
+        for each in error.errors()
+    ]
+    detail = f"{wrong[0]['where']}: {wrong[0]['what']}" if wrong else "the request is malformed"
+    return _problem(422, "invalid_spec", detail, errors=wrong)
+
+
+async def _answer_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return _problem(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+async def _answer_fault(_: Request, error: Exception) -> Response:
+    """Say nothing of a fault of the server's own; it is in its log."""
+    return _problem(500, problems.INTERNAL, "the server failed; its log says how")
+
+
+def _problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: list[dict[str, str]] | None = None,
+) -> Response:
+    body: dict[str, object] = {
+        "type": f"urn:sandpool:error:{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if errors is not None:
+        body["errors"] = errors
+    return JSONResponse(body, status, dict(headers or {}), media_type=problems.MEDIA_TYPE)

@@ -1,0 +1,81 @@
+"""API keys: random, kept by their hash, and compared without telling how much was right.
+
+A key has 256 bits from the system's generator, so a plain SHA-256 of it cannot be searched; a slow
+hash would only be a way to keep the server busy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sandpool.errors import InvalidSpec, Unauthorized
+from sandpool.server.settings import KeySettings
+
+_PREFIX = "sp_"
+_LEAST_LENGTH = 16
+_MOST_LENGTH = 512
+
+
+def new_key() -> str:
+    """Return a new key, to be shown once."""
+    return _PREFIX + secrets.token_urlsafe(32)
+
+
+def fingerprint(key: str) -> str:
+    """Return what is kept of a key; `InvalidSpec` for one that could be guessed."""
+    if not _LEAST_LENGTH <= len(key) <= _MOST_LENGTH or not key.isascii() or not key.isprintable():
+        raise InvalidSpec(
+            f"an API key has {_LEAST_LENGTH} to {_MOST_LENGTH} printable ASCII characters; "
+            "`sandpool key` makes one"
+        )
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose request it is."""
+
+    key: str | None
+    """The key's name; None on an open server."""
+    namespace: str | None
+    """The only namespace that it may see; None on an open server, which has no such bound."""
+
+
+OPEN = Identity(key=None, namespace=None)
+
+
+class KeyRing:
+    """The keys of one server."""
+
+    def __init__(self, keys: Iterable[KeySettings]) -> None:
+        """Take them; with none, the server is open to whoever can reach it."""
+        self._keys = tuple(
+            (bytes.fromhex(key.sha256), Identity(key.name, key.namespace)) for key in keys
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is needed."""
+        return not self._keys
+
+    def identify(self, presented: str | None) -> Identity:
+        """Return whose key this is; `Unauthorized`.
+
+        Every key is compared in full, so the time it takes says nothing about any of them.
+        """
+        if self.is_open:
+            return OPEN
+        if presented is None:
+            raise Unauthorized("give an API key by `Authorization: Bearer` or `X-API-Key`")
+        digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
+        found: Identity | None = None
+        for known, identity in self._keys:
+            if hmac.compare_digest(known, digest):
+                found = identity
+        if found is None:
+            raise Unauthorized("this API key is not one of this server's")
+        return found

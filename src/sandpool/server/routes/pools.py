@@ -1,0 +1,137 @@
+"""Pools: definitions, figures, claims and loans, and the pool without a name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from sandpool.errors import SandboxDied
+from sandpool.manager.sandbox_pool import Tenancy
+from sandpool.models import PoolInfo, PoolSpec, SandboxInfo, ToolResult
+from sandpool.server.context import CurrentTenant, PoolName
+from sandpool.server.departure import undo_if_unheard
+from sandpool.server.tenants import Tenant
+from sandpool.wire.requests import (
+    Claimed,
+    ClaimRequest,
+    InitializePool,
+    Leased,
+    LeaseRequest,
+    ToolCall,
+)
+
+router = APIRouter(prefix="/v1", tags=["pools"])
+
+
+@router.post("/pools", status_code=201)
+async def create_pool(spec: PoolSpec, tenant: CurrentTenant, response: Response) -> PoolInfo:
+    """Make a pool and begin to fill it."""
+    info = await tenant.create_pool(spec)
+    response.headers["Location"] = f"/v1/pools/{info.name}"
+    return info
+
+
+@router.get("/pools")
+async def list_pools(tenant: CurrentTenant) -> list[PoolInfo]:
+    """Describe all pools."""
+    return await tenant.manager.list_pools()
+
+
+@router.get("/pools/{pool}")
+async def read_pool(pool: PoolName, tenant: CurrentTenant) -> PoolInfo:
+    """Describe one pool."""
+    return await tenant.manager.get_pool(pool)
+
+
+@router.put("/pools/{pool}")
+async def update_pool(pool: PoolName, spec: PoolSpec, tenant: CurrentTenant) -> PoolInfo:
+    """Give a pool a new definition."""
+    return await tenant.manager.update_pool(pool, spec)
+
+
+@router.delete("/pools/{pool}", status_code=204)
+async def delete_pool(pool: PoolName, tenant: CurrentTenant, *, force: bool = False) -> None:
+    """Remove a pool; refused while it has leases, unless `force` ends them."""
+    await tenant.manager.delete_pool(pool, force=force)
+
+
+@router.post("/pools/{pool}/warm", status_code=204)
+async def wait_pool_warm(
+    pool: PoolName,
+    tenant: CurrentTenant,
+    count: Annotated[int | None, Query(ge=0, le=100_000)] = None,
+) -> None:
+    """Answer once `count` sandboxes, by default all of `warm`, are ready."""
+    await tenant.manager.wait_pool_warm(pool, count)
+
+
+@router.post("/pools/{pool}/claim", status_code=201)
+async def claim(
+    pool: PoolName, tenant: CurrentTenant, request: Request, body: ClaimRequest | None = None
+) -> Claimed:
+    """Take a sandbox for good: it is the caller's until it is deleted or ends by itself."""
+    wanted = body or ClaimRequest()
+    sandbox = await tenant.manager.claim(
+        pool,
+        timeout=wanted.timeout,
+        min_remaining=wanted.min_remaining,
+        check_health=wanted.check_health,
+        env=wanted.env,
+        cwd=wanted.cwd,
+        lifetime=wanted.lifetime,
+    )
+    undo_if_unheard(request, lambda: tenant.manager.delete_sandbox(sandbox.id))
+    info = await _describe(tenant, sandbox.id)
+    return Claimed(sandbox=info, pool=pool, remaining=tenant.remaining(sandbox.id))
+
+
+@router.post("/pools/{pool}/lease", status_code=201)
+async def lease(
+    pool: PoolName, tenant: CurrentTenant, request: Request, body: LeaseRequest | None = None
+) -> Leased:
+    """Borrow a sandbox until the lease is given back, or no call has kept it alive."""
+    wanted = body or LeaseRequest()
+    tenant.holdings.check_room()
+    tenancy = await tenant.manager.borrow(
+        pool,
+        timeout=wanted.timeout,
+        min_remaining=wanted.min_remaining,
+        env=wanted.env,
+        cwd=wanted.cwd,
+    )
+    undo_if_unheard(request, lambda: _spoil(tenancy))
+    holding = tenant.holdings.add(tenancy, pool=pool, keep_alive=wanted.keep_alive)
+    info = await _describe(tenant, tenancy.id)
+    return Leased(
+        lease_id=tenancy.lease_id,
+        sandbox=info,
+        pool=pool,
+        remaining=tenant.seconds_until(tenancy.expires_at),
+        keep_alive=holding.keep_alive,
+    )
+
+
+@router.post("/initialize")
+async def initialize(tenant: CurrentTenant, body: InitializePool | None = None) -> list[str]:
+    """Warm the pool behind `/v1/execute`, and return the ids of its members."""
+    wanted = body or InitializePool()
+    return await tenant.manager.initialize_pool(wanted.pool_size, wanted.type, wanted.config)
+
+
+@router.post("/execute/{tool}")
+async def execute(tool: str, tenant: CurrentTenant, body: ToolCall | None = None) -> ToolResult:
+    """Borrow a sandbox of the pool without a name, run one tool in it, and give it back."""
+    call = body or ToolCall()
+    return await tenant.manager.execute_tool_in_pool(tool, call.parameters, call.timeout)
+
+
+async def _describe(tenant: Tenant, sandbox_id: str) -> SandboxInfo:
+    info = await tenant.manager.get_sandbox_info(sandbox_id)
+    if info is None:
+        raise SandboxDied(f"sandbox {sandbox_id} died while it was being handed over")
+    return info
+
+
+async def _spoil(tenancy: Tenancy) -> None:
+    tenancy.spoil()

@@ -1,0 +1,129 @@
+"""What an operator decides: where the server listens, who may use it, and how much of it.
+
+Read once, from a TOML file, the environment and the command line; nothing else reads them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from sandpool.errors import InvalidSpec
+from sandpool.models import Value
+
+DEFAULT_PORT = 8400
+
+NAMESPACE_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"
+
+
+class NamespaceLimits(Value):
+    """What the holders of one namespace may use together."""
+
+    max_sandboxes: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Sandboxes at one time, those that wait in pools included."""
+    max_pools: int = Field(default=64, ge=0, le=100_000)
+    max_leases: int = Field(default=1_000, ge=0, le=1_000_000)
+    """Leases that are held over HTTP at one time."""
+    requests_per_second: float = Field(default=2_000.0, gt=0)
+    burst: int = Field(default=4_000, ge=1)
+    """Requests that may come at once after a time of quiet."""
+
+
+class KeySettings(Value):
+    """One key, by its hash: whoever reads the file cannot use it."""
+
+    name: str = Field(min_length=1, max_length=64)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+    namespace: str = Field(default="default", pattern=NAMESPACE_PATTERN)
+
+
+class ServerSettings(Value):
+    """All of a server's settings."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65_535)
+    domain: str | None = Field(default=None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+    """The domain below which sandboxes' ports have host names, `{port}-{id}.{domain}`."""
+    keys: tuple[KeySettings, ...] = ()
+    default_limits: NamespaceLimits = NamespaceLimits()
+    limits: dict[str, NamespaceLimits] = Field(default_factory=dict)
+    """By namespace, where not the default ones."""
+    origins: tuple[str, ...] = ()
+    """Web origins whose pages may call the server; none by default."""
+    hosts: tuple[str, ...] = ()
+    """Host names, beside the addresses it listens on, under which it answers."""
+    root_dialect: str | None = None
+    """The dialect whose paths are also served without a prefix."""
+    images: dict[str, str] = Field(default_factory=dict)
+    """What image names stand for: `host`, or the path of a root directory."""
+    state_dir: Path | None = None
+    """Where pools are remembered over a restart; None: nowhere."""
+    max_body: int = Field(default=8 * 1024 * 1024, ge=1024)
+    """Bytes of a request that is no upload."""
+    max_upload: int = Field(default=1024 * 1024 * 1024, ge=1024)
+    """Bytes of an uploaded file or archive."""
+    body_timeout: float = Field(default=30.0, gt=0)
+    """Seconds that may pass without a byte of a request's body."""
+    max_namespaces: int = Field(default=64, ge=1)
+    """Namespaces that an open server, one without keys, lets its callers make."""
+
+    @field_validator("images")
+    @classmethod
+    def _targets(cls, images: dict[str, str]) -> dict[str, str]:
+        for name, target in images.items():
+            if target != "host" and not target.startswith("/"):
+                raise ValueError(f"image {name!r} must be 'host' or an absolute path")
+        return images
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [key.name for key in self.keys]
+        if len(set(names)) != len(names):
+            raise ValueError("two keys have the same name")
+        return self
+
+    def limits_of(self, namespace: str) -> NamespaceLimits:
+        """Return what a namespace may use."""
+        return self.limits.get(namespace, self.default_limits)
+
+    def check_exposure(self) -> None:
+        """Refuse to serve others than this machine's users without a key; `InvalidSpec`."""
+        if not self.keys and not is_loopback(self.host):
+            raise InvalidSpec(
+                f"{self.host} can be reached from other machines, and the server has no key: "
+                "give one with --api-key or in the configuration, or listen on 127.0.0.1"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the settings in a TOML file, not yet checked; `InvalidSpec` names file and line."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidSpec(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidSpec(f"{path} is not TOML: {error}") from error
+
+
+def parse(fields: dict[str, Any]) -> ServerSettings:
+    """Check settings; `InvalidSpec` names the first that is wrong."""
+    try:
+        return ServerSettings.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise InvalidSpec(f"{where}: {first['msg']}") from None
