@@ -65,6 +65,93 @@ def bench(
         exits.fail(error)
 
 
+_StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where pools and keys are remembered; by default the user's state directory."
+    ),
+]
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="SANDPOOL_API_KEY", help="A key that callers must give."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with all settings.")] = None,
+    state_dir: _StateDir = None,
+    root_dialect: Annotated[
+        str | None, typer.Option(help="A dialect to serve without its prefix, too.")
+    ] = None,
+    cleanup_interval: Annotated[
+        int | None, typer.Option(min=1, help="Seconds between sweeps for forgotten sandboxes.")
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="critical, error, warning, info, debug.")] = "info",
+) -> None:
+    """Serve pools and sandboxes over HTTP, to this machine unless told otherwise.
+
+    SIGTERM and SIGINT let requests in progress end.
+    """
+    from sandpool.cli.serve import run_server
+
+    given = {
+        "host": host,
+        "port": port,
+        "api_key": api_key,
+        "state_dir": None if state_dir is None else str(state_dir),
+        "root_dialect": root_dialect,
+        "cleanup_interval": cleanup_interval,
+    }
+    try:
+        run_server(config, given, log_level)
+    except SandpoolError as error:
+        exits.fail(error)
+
+
+keys = typer.Typer(help="Who may use a server.", no_args_is_help=True)
+app.add_typer(keys, name="key")
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="What you will know it by.")],
+    namespace: Annotated[str, typer.Option(help="Whose things it may see and touch.")] = "default",
+    state_dir: _StateDir = None,
+) -> None:
+    """Make a key and print it: this once, for only its hash is kept.  A running server takes it."""
+    from sandpool.cli import serve as server
+
+    try:
+        print(server.add_key(state_dir or server.default_state_dir(), name, namespace))
+    except SandpoolError as error:
+        exits.fail(error)
+
+
+@keys.command("list")
+def list_keys(as_json: _Json = False, state_dir: _StateDir = None) -> None:
+    """Print the names of the keys."""
+    from sandpool.cli import serve as server
+
+    try:
+        server.show_keys(state_dir or server.default_state_dir(), as_json=as_json)
+    except SandpoolError as error:
+        exits.fail(error)
+
+
+@keys.command("revoke")
+def revoke_key(names: list[str], state_dir: _StateDir = None) -> None:
+    """Forget keys, at once also in a running server."""
+    from sandpool.cli import serve as server
+
+    try:
+        server.revoke_key(state_dir or server.default_state_dir(), names)
+    except SandpoolError as error:
+        exits.fail(error)
+
+
 @app.command(
     # What comes after the script is the script's, options included.
     context_settings={"allow_extra_args": True, "allow_interspersed_args": False},

@@ -90,6 +90,8 @@ class LocalSandboxManager(SandboxManager):
         clock: Clock | None = None,
         cleanup_interval: int | None = None,
         recycle: Recycle = "fresh",
+        first_epoch: int = 1,
+        on_lease: Callable[[Tenancy], None] | None = None,
     ) -> None:
         """Describe it; nothing runs before `start`.
 
@@ -102,6 +104,9 @@ class LocalSandboxManager(SandboxManager):
             recycle: What happens to a sandbox after `execute_tool_in_pool`: `fresh` (a new one
                 takes its place), `reset` (it is renewed under its id), or `reuse` (as it is: the
                 next caller meets what this one left).
+            first_epoch: What the epochs of its pools' leases begin with: more than those of any
+                manager before it, where leases outlive their manager in somebody's memory.
+            on_lease: Called with every tenancy as it begins; must not wait.
         """
         super().__init__(config)
         self._clock = clock if clock is not None else MonotonicClock()
@@ -129,6 +134,8 @@ class LocalSandboxManager(SandboxManager):
             interval=self._cleanup_interval,
             clock=self._clock,
         )
+        self._first_epoch = first_epoch
+        self._on_lease = on_lease
         self._running = False
         self._pool_condition = anyio.Condition()
         self._pool_lock = anyio.Lock()
@@ -333,15 +340,15 @@ class LocalSandboxManager(SandboxManager):
 
     # Pools, by name.
 
-    async def create_pool(self, spec: PoolSpec) -> PoolInfo:
-        """Make a pool and start to fill it."""
+    async def create_pool(self, spec: PoolSpec, *, pool_id: str | None = None) -> PoolInfo:
+        """Make a pool and start to fill it; `pool_id` is that of one that is made again."""
         await self._need_running()
         if self._pools.has(spec.name):
             raise PoolExists(f"there is a pool {spec.name!r} already")
         self._check_room(spec.warm)
         kind, config = SandboxType(spec.backend), pool_config(spec)
         await self._workshop.prepare(kind, config)
-        pool = self._new_pool(spec, kind, config)
+        pool = self._new_pool(spec, kind, config, pool_id)
         await self._pools.open(pool)
         return pool.info()
 
@@ -462,14 +469,11 @@ class LocalSandboxManager(SandboxManager):
         cwd: str | None = None,
     ) -> AbstractAsyncContextManager[ServiceSandbox]:
         """Borrow a sandbox for the length of an `async with` block."""
-
-        async def borrow() -> Tenancy:
-            await self._need_running()
-            return await self._pools.get(pool).borrow(
-                timeout=timeout, min_remaining=min_remaining, env=env, cwd=cwd
+        return Loan(
+            lambda: self.borrow(
+                pool, timeout=timeout, min_remaining=min_remaining, env=env, cwd=cwd
             )
-
-        return Loan(borrow)
+        )
 
     # What suites written for the enclave interface look at.
 
@@ -487,9 +491,19 @@ class LocalSandboxManager(SandboxManager):
 
     # How it is put together.
 
-    def _new_pool(self, spec: PoolSpec, kind: SandboxType, config: SandboxConfig) -> SandboxPool:
+    def _new_pool(
+        self, spec: PoolSpec, kind: SandboxType, config: SandboxConfig, pool_id: str | None = None
+    ) -> SandboxPool:
         members = self._members(spec, kind, config)
-        return SandboxPool(spec, members, registry=self._registry, clock=self._clock)
+        return SandboxPool(
+            spec,
+            members,
+            registry=self._registry,
+            clock=self._clock,
+            first_epoch=self._first_epoch,
+            pool_id=pool_id,
+            on_lease=self._on_lease,
+        )
 
     def _members(self, spec: PoolSpec, kind: SandboxType, config: SandboxConfig) -> Members:
         make = self._workshop.maker(kind, config)

@@ -169,17 +169,28 @@ class SandboxPool:
     """A pool under a name, with its definition."""
 
     def __init__(
-        self, spec: PoolSpec, members: Members, *, registry: Registry, clock: Clock
+        self,
+        spec: PoolSpec,
+        members: Members,
+        *,
+        registry: Registry,
+        clock: Clock,
+        first_epoch: int = 1,
+        pool_id: str | None = None,
+        on_lease: Callable[[Tenancy], None] | None = None,
     ) -> None:
         """Describe it; `pool.run` opens it."""
         self.spec = spec
-        self.pool_id = new_pool_id()
+        self.pool_id = pool_id or new_pool_id()
         self.members = members
-        self.pool: Pool[Sandbox] = Pool(members, policy(spec), name=spec.name, clock=clock)
+        self.pool: Pool[Sandbox] = Pool(
+            members, policy(spec), name=spec.name, clock=clock, first_epoch=first_epoch
+        )
         self.claims: dict[str, Tenancy] = {}
         """The claimed ones by the id of their sandbox."""
         self._registry = registry
         self._clock = clock
+        self._on_lease: Callable[[Tenancy], None] = on_lease or (lambda _: None)
         members.on_death = self.pool.report_dead
 
     @property
@@ -231,6 +242,7 @@ class SandboxPool:
                 self._reject(lease)
                 raise
             else:
+                self._on_lease(tenancy)
                 return tenancy
 
     async def claim(

@@ -83,6 +83,7 @@ class Pool(Generic[T]):
         clock: Clock | None = None,
         on_event: Callable[[Event], None] | None = None,
         backoff: Backoff | None = None,
+        first_epoch: int = 1,
     ) -> None:
         """Describe it; nothing is made before `run`."""
         self.name = name
@@ -105,7 +106,7 @@ class Pool(Generic[T]):
         self._refill_at = 0.0
         """Before this time, stock that was taken is not replaced while nobody waits."""
         self._generation = 0
-        self._epoch = 0
+        self._epoch = first_epoch - 1
         self._state: PoolState = "new"
         self._group: TaskGroup | None = None  # Invariant P5
         self._is_running = False

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import anyio
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -23,11 +24,13 @@ from sandpool.server.access import Access
 from sandpool.server.answers import problem_headers
 from sandpool.server.bodies import Bodies
 from sandpool.server.departure import Departure
+from sandpool.server.durable import DurableManager
 from sandpool.server.idempotency import Idempotency
+from sandpool.server.journal import Journal
 from sandpool.server.keys import KeyRing
 from sandpool.server.routes import health, leases, pools, sandboxes
 from sandpool.server.settings import NamespaceLimits, ServerSettings
-from sandpool.server.tenants import Tenants
+from sandpool.server.tenants import ManagerFactory, Tenants
 from sandpool.wire import problems
 
 _log = logging.getLogger(__name__)
@@ -39,41 +42,49 @@ Backends = Mapping[str, Callable[[], Backend]]
 
 
 def create_app(
-    settings: ServerSettings, *, backends: Backends | None = None, clock: Clock | None = None
+    settings: ServerSettings,
+    *,
+    keys: KeyRing | None = None,
+    journal: Journal | None = None,
+    backends: Backends | None = None,
+    clock: Clock | None = None,
 ) -> ASGIApp:
     """Return the whole server as an ASGI application, which starts and stops by its lifespan.
 
     Args:
         settings: What the operator decided.
+        keys: Who may use it; by default the keys of the settings.
+        journal: Where pools are remembered, open; by default nowhere.
         backends: What makes sandboxes, as for `LocalSandboxManager`.
         clock: What time is.
     """
     clock = clock if clock is not None else MonotonicClock()
-    app = create_routes(settings, backends=backends, clock=clock)
+    app = create_routes(settings, backends=backends, clock=clock, journal=journal)
     layers: ASGIApp = Idempotency(app, clock)
     layers = Departure(layers)
     layers = Bodies(layers, _body_limit(settings), settings.body_timeout)
-    return Access(layers, settings, KeyRing(settings.keys))
+    return Access(layers, settings, keys if keys is not None else KeyRing(settings.keys))
 
 
-def create_routes(settings: ServerSettings, *, backends: Backends | None, clock: Clock) -> FastAPI:
+def create_routes(
+    settings: ServerSettings, *, backends: Backends | None, clock: Clock, journal: Journal | None
+) -> FastAPI:
     """Return the routes alone, without the layers that guard them."""
-
-    def make_manager(name: str, limits: NamespaceLimits) -> LocalSandboxManager:
-        config = SandboxManagerConfig(max_sandboxes=limits.max_sandboxes)
-        return LocalSandboxManager(
-            config, backends=backends, images=settings.images or None, clock=clock
-        )
-
+    make_manager = _manager_factory(settings, backends, clock, journal)
     tenants = Tenants(make_manager, settings.limits_of, most=_most(settings), clock=clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.started_at = clock.now()
-        try:
-            yield
-        finally:
-            await tenants.aclose()
+        async with anyio.create_task_group() as group:
+            try:
+                if journal is not None:
+                    group.start_soon(journal.run)
+                    await restore(journal, tenants)
+                yield
+            finally:
+                await tenants.aclose()
+                group.cancel_scope.cancel()
 
     app = FastAPI(
         title="sandpool",
@@ -94,9 +105,40 @@ def create_routes(settings: ServerSettings, *, backends: Backends | None, clock:
     return app
 
 
+def _manager_factory(
+    settings: ServerSettings, backends: Backends | None, clock: Clock, journal: Journal | None
+) -> ManagerFactory:
+    lost: list[tuple[str, str]] | None = None
+
+    def make_manager(name: str, limits: NamespaceLimits) -> LocalSandboxManager:
+        nonlocal lost
+        config = SandboxManagerConfig(
+            max_sandboxes=limits.max_sandboxes, cleanup_interval=settings.cleanup_interval
+        )
+        images = settings.images or None
+        if journal is None:
+            return LocalSandboxManager(config, backends=backends, images=images, clock=clock)
+        if lost is None:
+            lost = journal.lost()
+        gone = [sandbox_id for namespace, sandbox_id in lost if namespace == name]
+        return DurableManager(
+            name, journal, gone, config=config, backends=backends, images=images, clock=clock
+        )
+
+    return make_manager
+
+
+async def restore(journal: Journal, tenants: Tenants) -> None:
+    """Make the pools of the last server again; those that cannot be made are logged."""
+    for record in journal.pools():
+        manager = (await tenants.get(record.namespace)).manager
+        if isinstance(manager, DurableManager):
+            await manager.restore(record)
+
+
 def _most(settings: ServerSettings) -> int:
     named = {key.namespace for key in settings.keys}
-    return len(named) if named else settings.max_namespaces
+    return max(len(named), settings.max_namespaces)
 
 
 def _body_limit(settings: ServerSettings) -> Callable[[Scope], int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sandpool.errors import InvalidSpec, Unauthorized
@@ -49,33 +49,58 @@ OPEN = Identity(key=None, namespace=None)
 
 
 class KeyRing:
-    """The keys of one server."""
+    """The keys of one server: those of its settings, and those that `sandpool key` adds meanwhile.
 
-    def __init__(self, keys: Iterable[KeySettings]) -> None:
-        """Take them; with none, the server is open to whoever can reach it."""
-        self._keys = tuple(
-            (bytes.fromhex(key.sha256), Identity(key.name, key.namespace)) for key in keys
-        )
+    A server that has had a key is never open again, whatever is revoked.
+    """
+
+    def __init__(
+        self,
+        settings: Iterable[KeySettings],
+        *,
+        added: Callable[[], Iterable[KeySettings] | None] = lambda: None,
+    ) -> None:
+        """Take the keys of the settings.
+
+        `added` returns the others if they have changed since it was last asked, and None if not.
+        """
+        self._settings = tuple(settings)
+        self._added = added
+        self._known = _known(self._settings)
+        self._is_open = not self._known
+        self.refresh()
 
     @property
     def is_open(self) -> bool:
         """Whether no key is needed."""
-        return not self._keys
+        return self._is_open
+
+    def refresh(self) -> None:
+        """Take over what `sandpool key` has changed."""
+        added = self._added()
+        if added is not None:
+            self._known = _known((*self._settings, *added))
+            self._is_open = self._is_open and not self._known
 
     def identify(self, presented: str | None) -> Identity:
         """Return whose key this is; `Unauthorized`.
 
         Every key is compared in full, so the time it takes says nothing about any of them.
         """
+        self.refresh()
         if self.is_open:
             return OPEN
         if presented is None:
             raise Unauthorized("give an API key by `Authorization: Bearer` or `X-API-Key`")
         digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
         found: Identity | None = None
-        for known, identity in self._keys:
+        for known, identity in self._known:
             if hmac.compare_digest(known, digest):
                 found = identity
         if found is None:
             raise Unauthorized("this API key is not one of this server's")
         return found
+
+
+def _known(keys: Iterable[KeySettings]) -> tuple[tuple[bytes, Identity], ...]:
+    return tuple((bytes.fromhex(key.sha256), Identity(key.name, key.namespace)) for key in keys)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import anyio
 import uvicorn
+from starlette.types import ASGIApp
 
 from sandpool.clock import Clock
 from sandpool.errors import BackendUnavailable
 from sandpool.server.app import Backends, create_app
+from sandpool.server.journal import Journal
+from sandpool.server.keys import KeyRing
 from sandpool.server.settings import ServerSettings
 
 _GRACE = 20
@@ -47,8 +50,7 @@ class _EmbeddedServer(_Server):
 
 
 def listen(settings: ServerSettings) -> socket.socket:
-    """Return the listening socket; `InvalidSpec` for one that needs a key, `BackendUnavailable`."""
-    settings.check_exposure()
+    """Return the listening socket; `BackendUnavailable`."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listener = socket.create_server(
@@ -76,9 +78,9 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> No
 
     `on_ready` is called with the server's URL once it answers.
     """
-    with listen(settings) as listener:
+    with _application(settings, None, None) as app, listen(settings) as listener:
         url = url_of(listener)
-        server = _Server(_config(settings, None, None), lambda: on_ready(url))
+        server = _Server(_config(app), lambda: on_ready(url))
         await server.serve([listener])
 
 
@@ -87,9 +89,9 @@ async def serving(
     settings: ServerSettings, *, backends: Backends | None = None, clock: Clock | None = None
 ) -> AsyncGenerator[str]:
     """Serve in this program for the length of an `async with` block, which gets the URL."""
-    with listen(settings) as listener:
+    with _application(settings, backends, clock) as app, listen(settings) as listener:
         ready = anyio.Event()
-        server = _EmbeddedServer(_config(settings, backends, clock), ready.set)
+        server = _EmbeddedServer(_config(app), ready.set)
         async with anyio.create_task_group() as group:
             group.start_soon(server.serve, [listener])
             try:
@@ -99,11 +101,26 @@ async def serving(
                 server.should_exit = True
 
 
-def _config(
+@contextmanager
+def _application(
     settings: ServerSettings, backends: Backends | None, clock: Clock | None
-) -> uvicorn.Config:
+) -> Generator[ASGIApp]:
+    """Make the application, with the journal open; `InvalidSpec` if it needs a key and has none."""
+    with ExitStack() as stack:
+        journal = None
+        keys = KeyRing(settings.keys)
+        if settings.state_dir is not None:
+            journal = Journal(settings.state_dir)
+            journal.open()
+            stack.callback(journal.close)
+            keys = KeyRing(settings.keys, added=journal.changed_keys)
+        settings.check_exposure(is_open=keys.is_open)
+        yield create_app(settings, keys=keys, journal=journal, backends=backends, clock=clock)
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings, backends=backends, clock=clock),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -62,6 +62,8 @@ class ServerSettings(Value):
     """What image names stand for: `host`, or the path of a root directory."""
     state_dir: Path | None = None
     """Where pools are remembered over a restart; None: nowhere."""
+    cleanup_interval: int = Field(default=300, gt=0)
+    """Seconds between sweeps for forgotten sandboxes."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1024)
     """Bytes of a request that is no upload."""
     max_upload: int = Field(default=1024 * 1024 * 1024, ge=1024)
@@ -90,12 +92,12 @@ class ServerSettings(Value):
         """Return what a namespace may use."""
         return self.limits.get(namespace, self.default_limits)
 
-    def check_exposure(self) -> None:
+    def check_exposure(self, *, is_open: bool) -> None:
         """Refuse to serve others than this machine's users without a key; `InvalidSpec`."""
-        if not self.keys and not is_loopback(self.host):
+        if is_open and not is_loopback(self.host):
             raise InvalidSpec(
                 f"{self.host} can be reached from other machines, and the server has no key: "
-                "give one with --api-key or in the configuration, or listen on 127.0.0.1"
+                "make one with `sandpool key add`, or listen on 127.0.0.1"
             )
 
 
