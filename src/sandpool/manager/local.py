@@ -46,7 +46,7 @@ from sandpool.manager.recipe import parse_config, parse_type, pool_config, unred
 from sandpool.manager.registry import Registry
 from sandpool.manager.runtime import Runtime
 from sandpool.manager.sandbox import Sandbox
-from sandpool.manager.sandbox_pool import Loan, SandboxPool, Tenancy
+from sandpool.manager.sandbox_pool import Loan, Membership, SandboxPool, Tenancy
 from sandpool.manager.sweeper import Ages, Candidate, Sweeper
 from sandpool.manager.workshop import Workshop
 from sandpool.models import (
@@ -409,6 +409,14 @@ class LocalSandboxManager(SandboxManager):
             lifetime=lifetime,
         )
         return tenancy.handle
+
+    def pool_membership(self, name: str) -> Membership:
+        """Return the ids of a pool's sandboxes that are ready or claimed; `PoolNotFound`."""
+        return self._pools.get(name).membership()
+
+    def replace_idle(self, name: str) -> None:
+        """Replace a pool's idle sandboxes by new ones, claimed ones left alone; `PoolNotFound`."""
+        self._pools.get(name).pool.replace_idle()
 
     async def extend_sandbox(self, sandbox_id: str, lifetime: float) -> None:
         """Let a claimed sandbox end `lifetime` seconds from now, or with its own life if sooner.

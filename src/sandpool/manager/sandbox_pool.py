@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import anyio
 
@@ -44,6 +44,15 @@ _STATES: Mapping[str, _States] = {
     "draining": "draining",
     "closed": "closed",
 }
+
+
+class Membership(NamedTuple):
+    """The ids of a pool's sandboxes that are ready or claimed."""
+
+    ready: list[str]
+    """In the order of their hand-out."""
+    claimed: list[str]
+    """In the order of their claims."""
 
 
 class Tenancy:
@@ -288,6 +297,10 @@ class SandboxPool:
         seen = frozenset(idle)
         held = [lease.item.id for lease in self.pool.leases()]
         return [*idle, *(key for key in held if key not in seen)]
+
+    def membership(self) -> Membership:
+        """Return the ids of its sandboxes, without those that are lent for a time."""
+        return Membership([sandbox.id for sandbox in self.pool.idle()], list(self.claims))
 
     async def wait_filled(self) -> None:
         """Wait until it has `warm` members, lent ones included; `PoolDegraded`, `PoolClosed`."""
