@@ -20,6 +20,7 @@ from sandpool.clock import Clock, MonotonicClock
 from sandpool.errors import SandpoolError
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.models import SandboxManagerConfig
+from sandpool.server import dialects
 from sandpool.server.access import Access
 from sandpool.server.answers import problem_headers
 from sandpool.server.bodies import Bodies
@@ -98,6 +99,7 @@ def create_routes(
     app.state.clock = clock
     for routes in (health, pools, sandboxes, leases):
         app.include_router(routes.router)
+    dialects.mount(app, settings, clock)
     app.add_exception_handler(SandpoolError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(HTTPException, _answer_http)

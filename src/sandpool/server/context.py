@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 
 from sandpool.server.keys import Identity
 from sandpool.server.tenants import DEFAULT, Tenant, Tenants
-from sandpool.service import Sandbox
+from sandpool.service import Sandbox, SandboxService
 
 LEASE_HEADER = "X-Sandpool-Lease"
 """Names the lease through which a call is made; without it, calls are by the sandbox's id."""
@@ -25,6 +25,12 @@ async def find_tenant(connection: HTTPConnection) -> Tenant:
 
 
 CurrentTenant = Annotated[Tenant, Depends(find_tenant)]
+
+
+async def find_service(tenant: CurrentTenant) -> SandboxService:
+    """Return all that a dialect needs of the request's namespace."""
+    return tenant.manager
+
 
 SandboxId = Annotated[str, Path(description="The sandbox's id.", max_length=128)]
 PoolName = Annotated[str, Path(description="The pool's name.", max_length=128)]

@@ -60,6 +60,8 @@ class ServerSettings(Value):
     """The dialect whose paths are also served without a prefix."""
     images: dict[str, str] = Field(default_factory=dict)
     """What image names stand for: `host`, or the path of a root directory."""
+    docker_as_native: bool = False
+    """Whether dialects give native sandboxes to who asks for containers."""
     state_dir: Path | None = None
     """Where pools are remembered over a restart; None: nowhere."""
     cleanup_interval: int = Field(default=300, gt=0)
