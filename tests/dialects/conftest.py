@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from sandpool.server import ServerSettings, serving
+from sandpool.server import ServerSettings
 from sandpool.testing import FakeBackend, ManualClock
+from tests.dialects.application import in_memory
 
 
 @pytest.fixture
@@ -31,9 +32,6 @@ def settings() -> ServerSettings:
 
 @pytest.fixture
 async def api(settings: ServerSettings, backend: FakeBackend) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of a running server."""
-    async with (
-        serving(settings, backends={"native": lambda: backend}) as url,
-        httpx.AsyncClient(base_url=url) as client,
-    ):
+    """Return a client of the whole server, without a socket between them."""
+    async with in_memory(settings, backend) as client:
         yield client

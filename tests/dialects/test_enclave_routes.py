@@ -15,9 +15,10 @@ import pytest
 from sandpool import errors
 from sandpool.dialects.enclave.answers import status_of
 from sandpool.models import SandboxInfo, ToolResult
-from sandpool.server import NamespaceLimits, ServerSettings, serving
+from sandpool.server import NamespaceLimits, ServerSettings, create_app, serving
 from sandpool.server.keys import fingerprint
 from sandpool.testing import FakeBackend, ManualClock
+from tests.dialects.application import in_memory
 
 pytestmark = pytest.mark.anyio
 
@@ -36,10 +37,12 @@ def settings() -> ServerSettings:
 
 
 @pytest.fixture
-async def enclave(api: httpx.AsyncClient) -> httpx.AsyncClient:
+async def enclave(
+    settings: ServerSettings, backend: FakeBackend
+) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client whose paths are those of this interface."""
-    api.base_url = api.base_url.join("/enclave")
-    return api
+    async with in_memory(settings, backend, "/enclave") as client:
+        yield client
 
 
 async def create(client: httpx.AsyncClient, **query: str) -> str:
@@ -168,18 +171,14 @@ async def test_the_routes_are_at_the_root_only_if_the_operator_says_so(
 ) -> None:
     assert (await api.get("/health")).status_code == 404
     rooted = ServerSettings(port=0, root_dialect="enclave")
-    async with (
-        serving(rooted, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url) as client,
-    ):
+    async with in_memory(rooted, FakeBackend()) as client:
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/enclave/health")).status_code == 200
 
 
 async def test_a_root_dialect_that_there_is_none_of_is_refused() -> None:
     with pytest.raises(errors.InvalidSpec, match="root_dialect: 'enclav' is none of enclave"):
-        async with serving(ServerSettings(port=0, root_dialect="enclav")):
-            raise AssertionError("the server has started")
+        create_app(ServerSettings(root_dialect="enclav"))
 
 
 async def test_with_a_key_every_route_needs_it_and_the_query_is_no_place_for_it() -> None:
@@ -187,17 +186,14 @@ async def test_with_a_key_every_route_needs_it_and_the_query_is_no_place_for_it(
     settings = ServerSettings.model_validate(
         {"port": 0, "keys": [{"name": "a", "sha256": fingerprint(key)}]}
     )
-    async with (
-        serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=f"{url}/enclave") as client,
-    ):
+    async with in_memory(settings, FakeBackend(), "/enclave") as client:
         for path in ("/health", "/stats", "/sandboxes", "/sandbox/x", "/sandbox/x/tools"):
             assert (await client.get(path)).status_code == 401
             assert (await client.get(path, params={"api_key": key})).status_code == 401
         for path in ("/sandbox/create", "/sandbox/tool/execute", "/pool/initialize"):
             assert (await client.post(path)).status_code == 401
         for path in ("/docs", "/redoc", "/openapi.json"):
-            assert (await client.get(f"{url}{path}")).status_code == 401
+            assert (await client.get(f"http://localhost{path}")).status_code == 401
         answer = await client.get("/health", headers={"X-API-Key": key})
         assert answer.status_code == 200
 
@@ -259,10 +255,7 @@ async def test_a_sandbox_that_fails_to_start_is_a_400_and_leaves_nothing(
 
 async def test_one_sandbox_too_many_is_a_429() -> None:
     settings = ServerSettings(port=0, default_limits=NamespaceLimits(max_sandboxes=1))
-    async with (
-        serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=f"{url}/enclave") as client,
-    ):
+    async with in_memory(settings, FakeBackend(), "/enclave") as client:
         await create(client)
         answer = await client.post("/sandbox/create", params={"sandbox_type": "native"})
         assert refusal(answer) == (429, "no_capacity")
@@ -327,6 +320,7 @@ async def test_a_sandbox_that_cannot_be_ended_is_a_500(
     backend.box(sandbox).refuse_destroy()
     assert refusal(await enclave.post(f"/sandbox/{sandbox}/stop")) == (500, "destroy_failed")
     assert refusal(await enclave.delete(f"/sandbox/{sandbox}")) == (500, "destroy_failed")
+    backend.boxes.clear()  # or the server could not end either
 
 
 # Tools, by id.
@@ -501,10 +495,9 @@ async def test_a_pool_without_a_single_sandbox_is_a_500(
     assert "a fault was scripted" in answer.json()["detail"]
 
 
-async def test_a_client_that_never_made_the_pool_can_use_it(enclave: httpx.AsyncClient) -> None:
+async def test_a_pool_lends_its_sandboxes_for_a_call_each(enclave: httpx.AsyncClient) -> None:
     await fill_pool(enclave)
-    async with httpx.AsyncClient(base_url=enclave.base_url) as other:
-        answer = await execute_in_pool(other, "python_executor", {"code": "print(2)"})
+    answer = await execute_in_pool(enclave, "python_executor", {"code": "print(2)"})
     assert answer.status_code == 200
     assert ToolResult.model_validate(answer.json()).output == "2\n"
 
@@ -585,16 +578,19 @@ async def test_a_pool_makes_another_sandbox_for_each_that_a_client_deletes(
 
 
 async def test_the_call_of_a_client_that_leaves_is_ended_and_its_sandbox_replaced(
-    enclave: httpx.AsyncClient, backend: FakeBackend
+    settings: ServerSettings, backend: FakeBackend
 ) -> None:
-    (member,) = await fill_pool(enclave)
-    async with httpx.AsyncClient(base_url=enclave.base_url) as leaving:
+    async with (
+        serving(settings, backends={"native": lambda: backend}) as url,
+        httpx.AsyncClient(base_url=f"{url}/enclave") as client,
+    ):
+        (member,) = await fill_pool(client)
         with anyio.CancelScope() as scope:
-            async with a_call_in_the_pool(leaving):
+            async with a_call_in_the_pool(client):
                 scope.cancel()
-    answer = await execute_in_pool(enclave, "python_executor", {"code": "print(4)"})
-    assert answer.json()["output"] == "4\n"
-    assert member not in [box.id for box in backend.boxes]
+        answer = await execute_in_pool(client, "python_executor", {"code": "print(4)"})
+        assert answer.json()["output"] == "4\n"
+        assert member not in [box.id for box in backend.boxes]
 
 
 # Containers.
@@ -606,10 +602,7 @@ async def containers() -> AsyncIterator[httpx.AsyncClient]:
     settings = ServerSettings(
         port=0, docker_as_native=True, images={"python:3.11-slim": "host", "notebook": "host"}
     )
-    async with (
-        serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=f"{url}/enclave") as client,
-    ):
+    async with in_memory(settings, FakeBackend(), "/enclave") as client:
         yield client
 
 
