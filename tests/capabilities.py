@@ -13,10 +13,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from sandpool.backends.native import doctor
 
 VARIABLE = "SANDPOOL_REQUIRE"
+
+THIRDPARTY = Path(
+    os.environ.get("SANDPOOL_THIRDPARTY", Path(__file__).parents[1] / ".venv-thirdparty")
+)
+"""A virtual environment with the clients of other systems; `make thirdparty` makes it."""
 
 _DOCKER_SOCKET = "/var/run/docker.sock"
 
@@ -60,6 +66,12 @@ def _missing_ray() -> str | None:
     return None if importlib.util.find_spec("ray") else "Ray is not installed"
 
 
+def _missing_thirdparty() -> str | None:
+    if (THIRDPARTY / "bin" / "python").exists():
+        return None
+    return f"there is no {THIRDPARTY}; `make thirdparty` makes it"
+
+
 def _missing_network() -> str | None:
     # Looking would mean calling out, which no test run should do unasked.
     return None if "network" in required() else f"a network is used only with {VARIABLE}=network"
@@ -72,6 +84,7 @@ BY_MARKER = {
     "docker": Capability("docker", _missing_docker),
     "ray": Capability("ray", _missing_ray),
     "network": Capability("network", _missing_network),
+    "thirdparty": Capability("thirdparty", _missing_thirdparty),
 }
 
 
