@@ -360,6 +360,12 @@ class RemoteError(SandpoolError, RuntimeError):
     code = "remote_error"
 
 
+class ServerUnreachable(SandpoolError, RuntimeError, ConnectionError):
+    """A server did not answer, or its answer broke off; the message names its URL."""
+
+    code = "server_unreachable"
+
+
 def file_error(errno: int, message: str, path: str) -> FileFailed:
     """Pick the class for an errno that the guest reported for `path`."""
     kind = FileMissing if errno == _errno.ENOENT else FileFailed

@@ -10,9 +10,7 @@ from starlette.requests import HTTPConnection
 from sandpool.server.keys import Identity
 from sandpool.server.tenants import DEFAULT, Tenant, Tenants
 from sandpool.service import Sandbox, SandboxService
-
-LEASE_HEADER = "X-Sandpool-Lease"
-"""Names the lease through which a call is made; without it, calls are by the sandbox's id."""
+from sandpool.wire import headers
 
 
 async def find_tenant(connection: HTTPConnection) -> Tenant:
@@ -36,7 +34,7 @@ SandboxId = Annotated[str, Path(description="The sandbox's id.", max_length=128)
 PoolName = Annotated[str, Path(description="The pool's name.", max_length=128)]
 LeaseId = Annotated[
     str | None,
-    Header(alias=LEASE_HEADER, description="The lease through which the call is made."),
+    Header(alias=headers.LEASE, description="The lease through which the call is made."),
 ]
 
 

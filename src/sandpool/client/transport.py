@@ -1,0 +1,419 @@
+"""`Transport`: calls to one server, over connections that are kept.
+
+It knows the server's URL, the caller's key, and how an answer becomes an exception; what is called
+is for its users to say.  A call is made again only where that cannot do anything twice (`retry`),
+and only while its caller waits.
+
+The environment is not looked at: neither a proxy nor a `.netrc` of this machine gets to see a key
+that is meant for one server.  Redirections are not followed, for the same reason.
+
+    T1  At most one `httpx.AsyncClient` is open, and it belongs to the running event loop.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import anyio
+import httpx
+from anyio.abc import TaskStatus
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+
+from sandpool.client import retry
+from sandpool.clock import Clock, MonotonicClock
+from sandpool.errors import (
+    AcquireTimeout,
+    InvalidSpec,
+    ManagerNotStarted,
+    RemoteError,
+    SandpoolError,
+    ServerUnreachable,
+)
+from sandpool.manager.runtime import Runtime
+from sandpool.wire import headers as names
+from sandpool.wire import problems
+
+Params = Mapping[str, str | int | float | bool | None]
+Content = bytes | AsyncIterator[bytes]
+
+_CONNECT_TIMEOUT = 10.0
+"""Seconds for a connection to be made."""
+_WRITE_TIMEOUT = 60.0
+"""Seconds for the server to take the next piece of a request."""
+_SLACK = 5.0
+"""Seconds after the caller's deadline in which the server's own answer may still come."""
+_CLOSE_BOUND = 5.0
+"""Seconds that closing connections may take."""
+_KEPT = 100
+"""Idle connections that are kept."""
+_KEPT_FOR = 60.0
+"""Seconds that an idle one is kept: less than the server keeps it, which must not be first."""
+_LARGEST_MESSAGE = 16 * 1024 * 1024
+"""Bytes of one WebSocket message."""
+
+# An answer may be hours away, so no bound on reading tells that the server's host is gone.
+_SOCKET_OPTIONS = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}.items()
+        if hasattr(socket, name)
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call, to be made as often as it takes."""
+
+    method: str
+    path: str
+    json: object
+    content: Content | None = field(repr=False)
+    params: Params | None
+    headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be made again although it may have been served."""
+        return self.can_be_sent_again and retry.is_repeatable(
+            self.method, has_key=names.IDEMPOTENCY_KEY in self.headers
+        )
+
+    @property
+    def can_be_sent_again(self) -> bool:
+        """Whether all of it is still in hand."""
+        return self.content is None or isinstance(self.content, bytes)
+
+
+class Transport:
+    """Calls to one server.
+
+    It may be started on one event loop, used on a second and closed on a third: connections end
+    with the loop that they were made on, and are made anew on the next.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        slack: float = _SLACK,
+        clock: Clock | None = None,
+    ) -> None:
+        """Describe it; nothing is connected before the first call.
+
+        Args:
+            base_url: Where the server is, `http://host:port`, with a path if it is below one.
+            api_key: Who is calling.
+            ssl_context: What an `https` server is checked against; by default the system's
+                authorities.
+            slack: Seconds after a call's deadline in which the server's own answer may still come.
+            clock: What time is, between attempts.
+
+        Raises:
+            InvalidSpec: `base_url` is not one, or the key cannot be sent.
+        """
+        self.base_url = check_base_url(base_url)
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise InvalidSpec("api_key has characters that no header can have")
+        self._api_key = api_key
+        self._ssl_context = ssl_context
+        self._slack = slack
+        self._clock = clock if clock is not None else MonotonicClock()
+        self._runtime = Runtime()
+        self._client: httpx.AsyncClient | None = None
+        self._is_open = False
+
+    def __repr__(self) -> str:
+        return f"<Transport {self.base_url}>"
+
+    async def start(self) -> None:
+        """Take calls; no effect on one that does."""
+        self._is_open = True
+
+    async def aclose(self) -> None:
+        """Close its connections and take no more calls; no effect on a closed one."""
+        self._is_open = False
+        with anyio.move_on_after(_CLOSE_BOUND, shield=True):
+            await self._runtime.aclose()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        content: Content | None = None,
+        params: Params | None = None,
+        lease_id: str | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> httpx.Response:
+        """Make a call and return its answer, read to its end.
+
+        Nothing is left of a cancelled call: its connection is closed, and the server takes back
+        what it was doing.  A DELETE that had to be repeated, and then finds nothing, has been
+        served before: its 404 is returned.
+
+        Args:
+            method: The HTTP method.
+            path: The path below the server's URL, its parts quoted (`segment`).
+            json: The body, as JSON.
+            content: The body, as bytes; an iterator is sent once, and such a call never repeated.
+            params: The query; what is None is left out.
+            lease_id: The lease through which a sandbox is called.
+            timeout: Seconds that the server was told to take at most; None: without limit.
+            idempotency_key: Makes a POST repeatable; new for each call.
+
+        Raises:
+            SandpoolError: What the server answered, as the class of its code.
+            RemoteError: The server answered what no server of this kind does.
+            ServerUnreachable: There was no answer.
+            AcquireTimeout: There was none in `timeout` seconds, and some slack.
+            ManagerNotStarted: The transport is not open.
+        """
+        call = _Call(method, path, json, content, params, self._headers(lease_id, idempotency_key))
+        if timeout is None:
+            return await self._repeat(call)
+        with anyio.move_on_after(timeout + self._slack):
+            return await self._repeat(call)
+        raise AcquireTimeout(f"{self.base_url} did not answer within {timeout:g}s")
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        content: Content | None = None,
+        params: Params | None = None,
+        lease_id: str | None = None,
+    ) -> AsyncGenerator[httpx.Response]:
+        """Make a call once and give its answer for the length of a block, to be iterated over.
+
+        Leaving the block before the end of the answer closes the connection, which ends what the
+        server does for it.  Raises what `call` does, also from the iteration inside the block.
+        """
+        client = await self._need_client()
+        call = _Call(method, path, json, content, params, self._headers(lease_id, None))
+        try:
+            response = await client.send(_request(client, self.base_url, call), stream=True)
+            try:
+                if response.status_code >= 300:
+                    await response.aread()
+                    raise _error(response)
+                yield response
+            finally:
+                with anyio.move_on_after(_CLOSE_BOUND, shield=True):
+                    await response.aclose()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, *, params: Params | None = None, lease_id: str | None = None
+    ) -> AsyncGenerator[ClientConnection]:
+        """Open a WebSocket for the length of a block.
+
+        Raises what `call` does where the server refuses it; once it is open, what goes wrong with
+        it is raised as `websockets.exceptions.ConnectionClosed`.
+        """
+        if not self._is_open:
+            raise _not_started()
+        url = httpx.URL(self.base_url + path, params=_given(params)).copy_with(
+            scheme="wss" if self.base_url.startswith("https:") else "ws"
+        )
+        try:
+            connection = await _Connect(
+                str(url),
+                additional_headers=self._headers(lease_id, None),
+                ssl=self._tls() if url.scheme == "wss" else None,
+                proxy=None,
+                max_size=_LARGEST_MESSAGE,
+                open_timeout=_CONNECT_TIMEOUT,
+            )
+        except InvalidStatus as refusal:
+            body = bytes(refusal.response.body)
+            raise problems.decode(refusal.response.status_code, _parsed(body)) from None
+        except (InvalidHandshake, OSError) as error:
+            raise self._unreachable(error) from error
+        try:
+            yield connection
+        finally:
+            with anyio.move_on_after(_CLOSE_BOUND, shield=True):
+                await connection.close()
+
+    async def _repeat(self, call: _Call) -> httpx.Response:
+        attempt = 0
+        while True:
+            wait = retry.delay(attempt)
+            try:
+                response = await self._attempt(call)
+            except httpx.TransportError as error:
+                if wait is None or not _can_repeat(call, error):
+                    raise self._unreachable(error) from error
+            else:
+                passing = retry.is_passing(response.status_code, is_problem=_is_problem(response))
+                if wait is None or not (passing and call.is_repeatable):
+                    return _checked(response, call, attempt)
+            await self._clock.sleep(wait)
+            attempt += 1
+
+    async def _attempt(self, call: _Call) -> httpx.Response:
+        client = await self._need_client()
+        return await client.send(_request(client, self.base_url, call))
+
+    async def _need_client(self) -> httpx.AsyncClient:
+        if not self._is_open:
+            raise _not_started()
+        await self._runtime.add("connections", self._keep_connections)
+        client = self._client
+        if client is None:
+            raise _not_started()
+        return client
+
+    async def _keep_connections(self, *, task_status: TaskStatus[None]) -> None:
+        """Keep a client open for as long as this event loop wants it.  Invariant T1."""
+        client = self._make_client()
+        try:
+            self._client = client
+            task_status.started()
+            await anyio.sleep_forever()
+        finally:
+            self._client = None
+            with anyio.move_on_after(_CLOSE_BOUND, shield=True):
+                await client.aclose()
+
+    def _make_client(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEPT_FOR
+        )
+        transport = httpx.AsyncHTTPTransport(
+            verify=self._tls(), trust_env=False, limits=limits, socket_options=_SOCKET_OPTIONS
+        )
+        timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT, write=_WRITE_TIMEOUT)
+        return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False)
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._ssl_context is not None:
+            return self._ssl_context
+        if self.base_url.startswith("https:"):
+            return ssl.create_default_context()
+        # Never used, and without the authorities, whose reading takes longer than a call.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def _headers(self, lease_id: str | None, idempotency_key: str | None) -> dict[str, str]:
+        given = {
+            names.API_KEY: self._api_key,
+            names.LEASE: lease_id,
+            names.IDEMPOTENCY_KEY: idempotency_key,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _unreachable(self, error: Exception) -> ServerUnreachable:
+        reason = str(error) or type(error).__name__
+        return ServerUnreachable(f"{self.base_url} does not answer: {reason}")
+
+
+class _Connect(connect):
+    """A WebSocket's opening that follows no redirection: the key is meant for one server."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def check_base_url(base_url: str) -> str:
+    """Return a server's URL without the slash at its end; `InvalidSpec` if it is not one."""
+    try:
+        parts = urlsplit(base_url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+        parts = urlsplit("")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidSpec("base_url: a key is given as `api_key`, not in the URL")
+    if not is_good or parts.query or parts.fragment:
+        raise InvalidSpec(f"base_url must be like http://127.0.0.1:8400, not {base_url!r}")
+    return base_url.rstrip("/")
+
+
+def segment(text: str) -> str:
+    """Return text as one part of a path, whatever is in it."""
+    quoted = quote(text, safe="")
+    # Parts of dots alone would be taken out on the way.
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+def parse_json(response: httpx.Response) -> Any:
+    """Return an answer's JSON; `RemoteError` if it has none."""
+    try:
+        return response.json()
+    except ValueError:
+        raise RemoteError(
+            f"{response.request.url.path}: the answer is not JSON; is this a sandpool server?"
+        ) from None
+
+
+def _request(client: httpx.AsyncClient, base_url: str, call: _Call) -> httpx.Request:
+    return client.build_request(
+        call.method,
+        base_url + call.path,
+        json=call.json,
+        content=call.content,
+        params=_given(call.params),
+        headers=call.headers,
+    )
+
+
+def _given(params: Params | None) -> dict[str, str | int | float | bool] | None:
+    if not params:
+        return None
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _can_repeat(call: _Call, error: httpx.TransportError) -> bool:
+    # What never reached the server was not served, whatever it is.
+    was_sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    return call.is_repeatable if was_sent else call.can_be_sent_again
+
+
+def _checked(response: httpx.Response, call: _Call, attempt: int) -> httpx.Response:
+    if response.status_code < 300:
+        return response
+    error = _error(response)
+    is_from_server = not isinstance(error, RemoteError)
+    if response.status_code == 404 and call.method == "DELETE" and attempt > 0 and is_from_server:
+        return response
+    raise error
+
+
+def _error(response: httpx.Response) -> SandpoolError:
+    return problems.decode(response.status_code, _parsed(response.content))
+
+
+def _is_problem(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return kind.partition(";")[0].strip() == problems.MEDIA_TYPE
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return jsonlib.loads(body)
+    except ValueError:
+        return None
+
+
+def _not_started() -> ManagerNotStarted:
+    return ManagerNotStarted("Manager not started")
