@@ -14,18 +14,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+# The clients of other systems have an environment of their own: none of their needs is one of ours.
+THIRDPARTY := .venv-thirdparty/.installed
 
 # What `make test` leaves out: what needs more than this host's kernel, or more than its two minutes.
-HOST_ONLY := not slow and not benchmark and not docker and not network and not ray
+HOST_ONLY := not slow and not benchmark and not docker and not network and not ray and not thirdparty
 
 CHECKS := format lint mypy pyright contracts spelling fragments
 
-.PHONY: help setup demo test test-unit test-slow test-all check bench docs lock clean $(CHECKS:%=check-%)
+.PHONY: help setup thirdparty demo test test-unit test-slow test-thirdparty test-all check bench docs lock clean $(CHECKS:%=check-%)
 
 help:  ## Show the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(DEV)  ## Make .venv from the lock, with everything to work on sandpool
+
+thirdparty: $(THIRDPARTY)  ## Make .venv-thirdparty, with the clients of other systems
 
 demo: $(RUNTIME)  ## Run the main job end to end on this machine
 	$(BIN)/sandpool demo
@@ -37,9 +41,12 @@ test-unit: $(DEV)  ## Test without any sandbox (seconds)
 	$(BIN)/python -m pytest -m "$(HOST_ONLY) and not namespaces" $(PYTEST_ARGS)
 
 test-slow: $(DEV)  ## Test what `make test` leaves out because it takes its time
-	$(BIN)/python -m pytest -m "slow and not benchmark and not docker and not network and not ray" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and $(subst not slow and ,,$(HOST_ONLY))" $(PYTEST_ARGS)
 
-test-all: $(DEV)  ## Test everything that this host can run; the skips say why
+test-thirdparty: $(DEV) $(THIRDPARTY)  ## Test with the clients of other systems
+	$(BIN)/python -m pytest -m thirdparty $(PYTEST_ARGS)
+
+test-all: $(DEV) $(THIRDPARTY)  ## Test everything that this host can run; the skips say why
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(CHECKS:%=check-%)  ## Check format, lint, types, import contracts, spelling and changelog fragments
@@ -77,12 +84,14 @@ lock:  ## Make requirements/ anew from pyproject.toml
 	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv
 	build/lock/bin/uv $(COMPILE) --upgrade --group dev --output-file requirements/dev.txt
 	build/lock/bin/uv $(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	build/lock/bin/uv $(PIN) --upgrade requirements/thirdparty.in --output-file requirements/thirdparty.txt
 
-COMPILE := pip compile --quiet pyproject.toml --extra server --group build --universal --python-version 3.11 \
+PIN := pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+COMPILE := $(PIN) pyproject.toml --extra server --group build
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(dir $(THIRDPARTY)) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define need-python
@@ -102,4 +111,10 @@ $(RUNTIME): requirements/runtime.txt pyproject.toml | $(BIN)/python
 
 $(DEV): requirements/dev.txt $(RUNTIME)
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(THIRDPARTY): requirements/thirdparty.txt
+	$(call need-python)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@

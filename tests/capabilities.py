@@ -19,10 +19,8 @@ from sandpool.backends.native import doctor
 
 VARIABLE = "SANDPOOL_REQUIRE"
 
-THIRDPARTY = Path(
-    os.environ.get("SANDPOOL_THIRDPARTY", Path(__file__).parents[1] / ".venv-thirdparty")
-)
-"""A virtual environment with the clients of other systems; `make thirdparty` makes it."""
+THIRDPARTY = Path(__file__).parents[1] / ".venv-thirdparty"
+"""The virtual environment with the clients of other systems."""
 
 _DOCKER_SOCKET = "/var/run/docker.sock"
 
@@ -67,9 +65,9 @@ def _missing_ray() -> str | None:
 
 
 def _missing_thirdparty() -> str | None:
-    if (THIRDPARTY / "bin" / "python").exists():
+    if (THIRDPARTY / ".installed").exists():
         return None
-    return f"there is no {THIRDPARTY}; `make thirdparty` makes it"
+    return "the clients of other systems are not installed; `make thirdparty` does it"
 
 
 def _missing_network() -> str | None:
