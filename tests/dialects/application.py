@@ -9,19 +9,20 @@ import anyio
 import httpx
 from starlette.types import Message
 
+from sandpool.clock import Clock
 from sandpool.server import ServerSettings, create_app
 from sandpool.testing import FakeBackend
 
 
 @asynccontextmanager
 async def in_memory(
-    settings: ServerSettings, backend: FakeBackend, path: str = ""
+    settings: ServerSettings, backend: FakeBackend, path: str = "", clock: Clock | None = None
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Run the server for the length of a block, without a socket, which would take much longer.
 
-    Yields a client whose requests begin with `path`.
+    Yields a client whose requests begin with `path`.  The server's time is real without a `clock`.
     """
-    app = create_app(settings, backends={"native": lambda: backend})
+    app = create_app(settings, backends={"native": lambda: backend}, clock=clock)
     has_started, is_over = anyio.Event(), anyio.Event()
 
     async def receive() -> Message:

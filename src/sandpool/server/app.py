@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Scope
 
 from sandpool.backends.base import Backend
 from sandpool.clock import Clock, MonotonicClock
+from sandpool.dialects import tensorlake
 from sandpool.errors import SandpoolError
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.models import SandboxManagerConfig
@@ -32,6 +33,7 @@ from sandpool.server.keys import KeyRing
 from sandpool.server.routes import health, leases, pools, sandboxes
 from sandpool.server.settings import NamespaceLimits, ServerSettings
 from sandpool.server.tenants import ManagerFactory, Tenants
+from sandpool.server.tensorlake import Dispatch, create_dialect
 from sandpool.wire import problems
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ def create_app(
     clock = clock if clock is not None else MonotonicClock()
     app = create_routes(settings, backends=backends, clock=clock, journal=journal)
     layers: ASGIApp = Idempotency(app, clock)
+    layers = Dispatch(layers, tensorlake.data_plane(app.state.tensorlake))
     layers = Departure(layers)
     layers = Bodies(layers, _body_limit(settings), settings.body_timeout)
     return Access(layers, settings, keys if keys is not None else KeyRing(settings.keys))
@@ -73,6 +76,7 @@ def create_routes(
     """Return the routes alone, without the layers that guard them."""
     make_manager = _manager_factory(settings, backends, clock, journal)
     tenants = Tenants(make_manager, settings.limits_of, most=_most(settings), clock=clock)
+    dialect = create_dialect(tenants, settings, clock)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -82,7 +86,8 @@ def create_routes(
                 if journal is not None:
                     group.start_soon(journal.run)
                     await restore(journal, tenants)
-                yield
+                async with dialect.run():
+                    yield
             finally:
                 await tenants.aclose()
                 group.cancel_scope.cancel()
@@ -97,6 +102,7 @@ def create_routes(
     app.state.tenants = tenants
     app.state.settings = settings
     app.state.clock = clock
+    setattr(app.state, tensorlake.STATE, dialect)
     for routes in (health, pools, sandboxes, leases):
         app.include_router(routes.router)
     dialects.mount(app, settings, clock)

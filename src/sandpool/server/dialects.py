@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, FastAPI
 
 from sandpool.clock import Clock
-from sandpool.dialects import enclave
+from sandpool.dialects import enclave, tensorlake
 from sandpool.errors import InvalidSpec
 from sandpool.server.context import find_service
 from sandpool.server.departure import undo_if_unheard
@@ -29,7 +29,10 @@ def mount(app: FastAPI, settings: ServerSettings, clock: Clock) -> None:
             undo_if_unheard=undo_if_unheard,
             docker_as_native=settings.docker_as_native,
         ),
+        "tensorlake": tensorlake.control_plane(),
     }
+    # What names its namespace collides with nothing, so it is always at the root.
+    app.include_router(dialects["tensorlake"], prefix=tensorlake.NAMESPACED)
     for name, router in dialects.items():
         app.include_router(router, prefix=f"/{name}")
     if settings.root_dialect is None:

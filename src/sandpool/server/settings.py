@@ -8,12 +8,12 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sandpool.errors import InvalidSpec
-from sandpool.models import Value
+from sandpool.models import Value, check_env
 
 DEFAULT_PORT = 8400
 
@@ -62,6 +62,12 @@ class ServerSettings(Value):
     """What image names stand for: `host`, or the path of a root directory."""
     docker_as_native: bool = False
     """Whether dialects give native sandboxes to who asks for containers."""
+    default_image: str = Field(default="host", min_length=1)
+    """What dialects make a sandbox from whose request names no image."""
+    secrets: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Values that pools may ask for by name, as environment variables of their sandboxes."""
+    on_timeout: Literal["suspend", "terminate"] = "suspend"
+    """What the Tensorlake dialect does with a sandbox that has run for its `timeout_secs`."""
     state_dir: Path | None = None
     """Where pools are remembered over a restart; None: nowhere."""
     cleanup_interval: int = Field(default=300, gt=0)
@@ -74,6 +80,8 @@ class ServerSettings(Value):
     """Seconds that may pass without a byte of a request's body."""
     max_namespaces: int = Field(default=64, ge=1)
     """Namespaces that an open server, one without keys, lets its callers make."""
+
+    _secrets = field_validator("secrets")(check_env)
 
     @field_validator("images")
     @classmethod
