@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -21,6 +23,8 @@ from sandpool.testing import FakeBackend, ManualClock
 from tests.dialects.application import in_memory
 
 pytestmark = pytest.mark.anyio
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 TOOLS: dict[str, Any] = {
     "tools_config": {
@@ -140,9 +144,11 @@ async def test_stats_have_the_keys_that_its_clients_read(enclave: httpx.AsyncCli
     }
 
 
-async def test_the_description_of_the_server_lists_the_twelve_routes(
+async def test_the_servers_description_and_the_page_list_the_twelve_routes(
     api: httpx.AsyncClient,
 ) -> None:
+    page = (DOCS / "reference" / "dialect-enclave.md").read_text()
+    shown = set(re.findall(r"^\| `((?:GET|POST|DELETE) /[^`]*)` \|", page, re.MULTILINE))
     paths = (await api.get("/openapi.json")).json()["paths"]
     routes = {
         f"{method.upper()} {path.removeprefix('/enclave')}"
@@ -150,6 +156,7 @@ async def test_the_description_of_the_server_lists_the_twelve_routes(
         if path.startswith("/enclave/")
         for method in methods
     }
+    assert routes == shown
     assert routes == {
         "GET /health",
         "GET /stats",
