@@ -80,6 +80,10 @@ class Loop:
         """Call `callback` once, in the next turn."""
         self._ready.append(callback)
 
+    def close(self) -> None:
+        """Close the epoll descriptor; nothing can be watched any more."""
+        self._epoll.close()
+
     def run(self) -> None:
         """Turn for ever; ends only by an exception from a callback."""
         epoll, watchers, ready = self._epoll, self._watchers, self._ready

@@ -24,14 +24,22 @@ class Reaper:
         """Take over SIGCHLD and the wake-up descriptor."""
         self._loop = loop
         self._expected: dict[int, Callable[[int], None]] = {}
-        self._wake_read, wake_write = os.pipe()
+        self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
-        os.set_blocking(wake_write, False)
+        os.set_blocking(self._wake_write, False)
         signal.signal(signal.SIGCHLD, _ignore)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         loop.watch(self._wake_read, READ, self._wake)
         self.has_children = False
         """Whether any child, expected or inherited, was left when we last looked."""
+
+    def close(self) -> None:
+        """Give back SIGCHLD and the wake-up descriptor."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._loop.unwatch(self._wake_read)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def expect(self, pid: int, callback: Callable[[int], None]) -> None:
         """Call `callback(status)` when the child `pid` has ended."""

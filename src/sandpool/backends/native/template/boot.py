@@ -23,6 +23,9 @@ from typing import Any, Dict, List, NoReturn, Tuple
 Parts = Tuple[Any, Any, Any, bytes]
 """The child, the packages of the template and of the guest, and the inner seccomp filter."""
 
+_shared: List[Any] = []
+"""What a child must not free on its way out of the template: each object would copy a page."""
+
 
 def _load_package(name: str, directory: str) -> ModuleType:
     """Import the package in `directory` under a private name, to hide no module of a tenant's."""
@@ -90,10 +93,15 @@ def begin(control: socket.socket) -> Parts:
         _fail(control, "python", error)
 
 
+def _read_config(fd: int) -> Dict[str, Any]:
+    with os.fdopen(fd, "rb") as file:
+        config: Dict[str, Any] = json.loads(file.read())
+    return config
+
+
 def resume(control: socket.socket, config_fd: int) -> Parts:
     """In the root: the second beginning."""
-    with os.fdopen(config_fd, "rb") as file:
-        config = json.loads(file.read())
+    config = _read_config(config_fd)
     os.set_inheritable(control.fileno(), False)
     for fd, _ in config["cgroups"]:
         os.set_inheritable(fd, False)
@@ -103,7 +111,8 @@ def resume(control: socket.socket, config_fd: int) -> Parts:
 
 
 def _preload(process: Any, modules: List[str]) -> None:
-    process.preload(modules)
+    for name in modules:
+        importlib.import_module(name)
     threads = process.thread_count()
     if threads > 1:
         raise RuntimeError(
@@ -124,10 +133,15 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
         template.root.kernel.load_seccomp(outer)
     except OSError as error:
         _fail(control, "seccomp", error)
-    version = ".".join(map(str, sys.version_info[:3])) if config["python"] else None
+    version = None
+    if config["python"] is not None:
+        version = ".".join(map(str, sys.version_info[:3]))
+        importlib.import_module("_sandpool_guest.training").train(config["python"])
+    process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
-    child = process.Template(control, config["privileged"], config["cgroups"]).run()
-    return child, template, guest, inner
+    template_process = process.Template(control, config["privileged"], config["cgroups"])
+    _shared.extend((control, config, outer, template_process))
+    return template_process.run(), template, guest, inner
 
 
 def become_sandbox(child: Any, template: Any, guest: Any, seccomp: bytes) -> None:

@@ -82,6 +82,8 @@ class Template:
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
+        self._inherited: Dict[str, Any] = {}
+        """In a child: what it was made from, kept because freeing it would copy pages."""
 
     def run(self) -> Child:
         """Serve until the host goes away; return a Child in each process that was forked."""
@@ -149,6 +151,7 @@ class Template:
             return None
         if pid == 0:
             signal.set_wakeup_fd(-1)
+            self._inherited = request
             return Child(request, guest_fd, network_fd, child_map_fd, self._masks)
         self._children[pid] = box
         self._pids[box] = pid
@@ -259,10 +262,8 @@ def remove_cgroups(directories: Sequence[Tuple[int, str]]) -> bool:
     return done
 
 
-def preload(modules: Sequence[str]) -> None:
-    """Import `modules`, then settle the heap that every sandbox will share."""
-    for name in modules:
-        __import__(name)
+def settle() -> None:
+    """Settle the heap that every sandbox will share."""
     gc.collect()
     gc.freeze()
 

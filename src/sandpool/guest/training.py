@@ -1,0 +1,121 @@
+"""Goes through what every sandbox does, over and over, in the template: so that forks need not.
+
+CPython adapts code to what it meets: it rewrites instructions, and fills caches of types and
+modules.  A fork that does so writes to pages that it shared until then, and the copies are what a
+sandbox costs.  What was adapted before the fork is there for all of them.
+
+Nothing here touches anything but this process and what it opens.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import frames, rehearsal, script
+from .contexts import Contexts
+from .guest import Guest
+from .interpreter import Interpreter
+from .operations import HANDLERS, bind, run_code
+from .settings import Settings
+from .source import Source, Sources
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_ROUNDS = 24
+"""More than the calls after which CPython takes code for settled."""
+
+_NOWHERE = "/.sandpool/nowhere"
+"""A place that is in no image."""
+
+_REQUESTS: tuple[dict[str, Any], ...] = (
+    {"op": "hello", "version": frames.VERSION},
+    {"op": "ping"},
+    {"op": "bind", "epoch": 1},
+)
+
+
+class _Enough(Exception):
+    """Ends the loop of a guest in training."""
+
+
+class _NoSources(Sources):
+    """Source files that are written and never kept."""
+
+    def create(self) -> Source:
+        null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        return Source(self, _NOWHERE + "/main.py", null)
+
+
+def train(executable: str) -> None:
+    """Make this process one that has done it all before; it is as it was otherwise."""
+    interpreter = Interpreter(executable)
+    env, directory, modules = dict(os.environ), os.getcwd(), dict(sys.modules)
+    streams = sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        for _ in range(_ROUNDS):
+            _be_guest(interpreter)
+        for _ in range(_ROUNDS):
+            script.open_standard_streams(interpreter)
+            script.rehearse(interpreter)
+            sys.modules.update(modules)
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = streams[:3]
+        sys.__stdin__, sys.__stdout__, sys.__stderr__ = streams[3:]  # type: ignore[misc]
+        sys.modules.update(modules)
+        signal.signal(signal.SIGINT, handler)
+        script.replace_environment(env)
+        os.chdir(directory)
+
+
+def _be_guest(interpreter: Interpreter) -> None:
+    """Be the guest of a host that shakes hands and runs one piece of code."""
+    host, guest_side = socket.socketpair()
+    fd = guest_side.detach()
+    guest = Guest(fd, fd, Settings(_settings(interpreter)), HANDLERS, interpreter)
+    guest.contexts = Contexts(guest)
+    guest.sources = _NoSources(guest.settings)
+    try:
+        for number, values in enumerate(_REQUESTS):
+            host.sendall(frames.encode_json(2 * number + 1, frames.REQUEST, values))
+        guest.loop.after(0, lambda: _run(guest))
+        guest.loop.run()
+    except _Enough:
+        pass
+    finally:
+        guest.reaper.close()
+        guest.loop.close()
+        for each in (fd, guest.null):
+            os.close(each)
+        host.close()
+
+
+def _run(guest: Guest) -> None:
+    def respond() -> None:
+        # The turn after the next one: what the run has opened is closed by then.
+        guest.loop.soon(lambda: guest.loop.soon(_leave))
+
+    rehearsal.rehearse(guest, bind, run_code, respond)
+
+
+def _leave() -> NoReturn:
+    raise _Enough
+
+
+def _settings(interpreter: Interpreter) -> dict[str, object]:
+    return {
+        "uid": None,
+        "gid": None,
+        "home": "/",
+        "working_dir": "/",
+        "run_dir": _NOWHERE,
+        "has_python": True,
+        "executable": interpreter.executable,
+        "rlimits": {},
+        "env": {},
+    }
