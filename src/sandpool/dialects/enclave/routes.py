@@ -14,7 +14,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from sandpool.dialects.enclave.answers import EnclaveRoute
+from sandpool.dialects.enclave.answers import REFUSALS, EnclaveRoute
 from sandpool.dialects.enclave.call import Call, CurrentCall, FindService, UndoIfUnheard
 from sandpool.dialects.enclave.containers import choose
 from sandpool.errors import InvalidSpec, SandboxLeased, SandboxNotFound
@@ -28,7 +28,7 @@ from sandpool.models import (
 )
 from sandpool.service import SandboxService
 
-_router = APIRouter(route_class=EnclaveRoute, tags=["enclave"])
+_router = APIRouter(route_class=EnclaveRoute, tags=["enclave"], responses=REFUSALS)
 
 _Config = Annotated[dict[str, Any] | None, Body(description="The type's configuration.")]
 _Size = Annotated[int | None, Query(le=100_000)]
@@ -177,7 +177,15 @@ async def get_sandbox_tools(sandbox_id: str, call: CurrentCall) -> dict[str, Any
     return await call.service.get_sandbox_tools(sandbox_id)
 
 
-@_router.post("/sandbox/{sandbox_id}/archive")
+@_router.post(
+    "/sandbox/{sandbox_id}/archive",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
 async def put_archive(
     sandbox_id: str, target_dir: str, request: Request, call: CurrentCall
 ) -> Unpacked:
