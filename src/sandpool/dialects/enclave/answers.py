@@ -31,7 +31,6 @@ from sandpool.errors import (
 )
 from sandpool.wire import problems
 
-
 _REFUSAL: dict[str, Any] = {
     "description": "What is wrong",
     "content": {

@@ -30,6 +30,8 @@ from sandpool.service import SandboxService
 
 _router = APIRouter(route_class=EnclaveRoute, tags=["enclave"], responses=REFUSALS)
 
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+
 _Config = Annotated[dict[str, Any] | None, Body(description="The type's configuration.")]
 _Size = Annotated[int | None, Query(le=100_000)]
 _Wait = Annotated[float | None, Query(ge=0, le=86_400, description="Seconds to wait.")]
@@ -182,7 +184,7 @@ async def get_sandbox_tools(sandbox_id: str, call: CurrentCall) -> dict[str, Any
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
+            "content": {"application/x-tar": _BYTES, "application/octet-stream": _BYTES},
         }
     },
 )
