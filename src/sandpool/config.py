@@ -10,6 +10,12 @@ from sandpool.errors import InvalidSpec
 IMAGES = "SANDPOOL_IMAGES"
 """`name=target` pairs with commas between them: what image names stand for on this host."""
 
+URL = "SANDPOOL_URL"
+"""Where the server is, such as `http://127.0.0.1:8400`."""
+
+API_KEY = "SANDPOOL_API_KEY"
+"""The key that clients call it with."""
+
 
 def images(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return what the image names of `SANDPOOL_IMAGES` stand for.
@@ -24,3 +30,13 @@ def images(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
             raise InvalidSpec(f"{IMAGES}: {pair!r} is not `name=host` or `name=/a/directory`")
         found[name] = target
     return found
+
+
+def server_url(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return where the server is that a client uses when it is told of none."""
+    return environ.get(URL) or None
+
+
+def api_key(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the key that a client uses when it is given none."""
+    return environ.get(API_KEY) or None

@@ -13,11 +13,12 @@ that is meant for one server.  Redirections are not followed, for the same reaso
 from __future__ import annotations
 
 import json as jsonlib
+import logging
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -37,9 +38,12 @@ from sandpool.errors import (
     SandpoolError,
     ServerUnreachable,
 )
+from sandpool.ids import new_token
 from sandpool.manager.runtime import Runtime
 from sandpool.wire import headers as names
 from sandpool.wire import problems
+
+_log = logging.getLogger(__name__)
 
 Params = Mapping[str, str | int | float | bool | None]
 Content = bytes | AsyncIterator[bytes]
@@ -52,6 +56,8 @@ _SLACK = 5.0
 """Seconds after the caller's deadline in which the server's own answer may still come."""
 _CLOSE_BOUND = 5.0
 """Seconds that closing connections may take."""
+_UNDO_BOUND = 5.0
+"""Seconds that taking back what a lost call made may take."""
 _KEPT = 100
 """Idle connections that are kept."""
 _KEPT_FOR = 60.0
@@ -184,11 +190,34 @@ class Transport:
             ManagerNotStarted: The transport is not open.
         """
         call = _Call(method, path, json, content, params, self._headers(lease_id, idempotency_key))
-        if timeout is None:
-            return await self._repeat(call)
-        with anyio.move_on_after(timeout + self._slack):
-            return await self._repeat(call)
-        raise AcquireTimeout(f"{self.base_url} did not answer within {timeout:g}s")
+        return _checked(call, *await self._repeat_within(timeout, call))
+
+    async def obtain(
+        self,
+        path: str,
+        *,
+        json: object,
+        timeout: float | None = None,
+        take_back: Callable[[httpx.Response], Awaitable[object]],
+    ) -> httpx.Response:
+        """Make a POST that gives its caller something to keep, and return its answer.
+
+        A server takes back by itself what nobody hears of, but it cannot know about an answer that
+        was lost on the way, or that came as the caller gave up.  So a call that ends without one,
+        by cancellation too, asks whether there was one, and if so has `take_back` called with it.
+        That is shielded from cancellation, bounded, and tried once.
+
+        Args and errors are those of `call`; the call has an idempotency key of its own.
+        """
+        call = _Call("POST", path, json, None, None, self._headers(None, new_token()))
+        try:
+            response, attempt = await self._repeat_within(timeout, call)
+        except BaseException:
+            # Cancel: the connection is closed, and the server perhaps not done with the call.
+            with anyio.move_on_after(_UNDO_BOUND, shield=True):
+                await self._take_back(call, take_back)
+            raise
+        return _checked(call, response, attempt)
 
     @asynccontextmanager
     async def stream(
@@ -255,7 +284,28 @@ class Transport:
             with anyio.move_on_after(_CLOSE_BOUND, shield=True):
                 await connection.close()
 
-    async def _repeat(self, call: _Call) -> httpx.Response:
+    async def _take_back(
+        self, call: _Call, take_back: Callable[[httpx.Response], Awaitable[object]]
+    ) -> None:
+        asking = replace(call, headers={**call.headers, names.REPLAY_ONLY: "true"})
+        try:
+            response = await self._attempt(asking)
+            if response.status_code < 300:
+                await take_back(response)
+        except (SandpoolError, httpx.TransportError) as error:
+            _log.warning("%s: what a lost call made may be left: %r", call.path, error)
+
+    async def _repeat_within(
+        self, timeout: float | None, call: _Call
+    ) -> tuple[httpx.Response, int]:
+        """Return the last answer, good or bad, and how many attempts failed before it."""
+        if timeout is None:
+            return await self._repeat(call)
+        with anyio.move_on_after(timeout + self._slack):
+            return await self._repeat(call)
+        raise AcquireTimeout(f"{self.base_url} did not answer within {timeout:g}s")
+
+    async def _repeat(self, call: _Call) -> tuple[httpx.Response, int]:
         attempt = 0
         while True:
             wait = retry.delay(attempt)
@@ -267,7 +317,7 @@ class Transport:
             else:
                 passing = retry.is_passing(response.status_code, is_problem=_is_problem(response))
                 if wait is None or not (passing and call.is_repeatable):
-                    return _checked(response, call, attempt)
+                    return response, attempt
             await self._clock.sleep(wait)
             attempt += 1
 
@@ -367,14 +417,17 @@ def parse_json(response: httpx.Response) -> Any:
 
 
 def _request(client: httpx.AsyncClient, base_url: str, call: _Call) -> httpx.Request:
-    return client.build_request(
-        call.method,
-        base_url + call.path,
-        json=call.json,
-        content=call.content,
-        params=_given(call.params),
-        headers=call.headers,
-    )
+    try:
+        return client.build_request(
+            call.method,
+            base_url + call.path,
+            json=call.json,
+            content=call.content,
+            params=_given(call.params),
+            headers=call.headers,
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidSpec(f"the call cannot be written as JSON: {error}") from None
 
 
 def _given(params: Params | None) -> dict[str, str | int | float | bool] | None:
@@ -389,7 +442,7 @@ def _can_repeat(call: _Call, error: httpx.TransportError) -> bool:
     return call.is_repeatable if was_sent else call.can_be_sent_again
 
 
-def _checked(response: httpx.Response, call: _Call, attempt: int) -> httpx.Response:
+def _checked(call: _Call, response: httpx.Response, attempt: int) -> httpx.Response:
     if response.status_code < 300:
         return response
     error = _error(response)

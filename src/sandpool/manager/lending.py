@@ -196,7 +196,8 @@ class Lending:
             tenancy = await shared.pool.borrow(timeout=timeout)
         except AcquireTimeout as error:
             raise AcquireTimeout(
-                f"Timeout waiting for available sandbox from pool after {timeout}s", step=error.step
+                f"Timeout waiting for available sandbox from pool after {timeout:g}s",
+                step=error.step,
             ) from error
         try:
             return await tenancy.sandbox.execute_tool(tool_name, parameters)

@@ -1,8 +1,9 @@
 """Creating calls that may be sent twice: the second gets the first one's answer.
 
 A client that lost an answer cannot tell whether its call was served.  With an `Idempotency-Key` it
-can ask again.  Answers are remembered in memory, for a time and up to a number: a restart forgets
-them, and so do the sandboxes that they speak of.
+can ask again; one that gave up just then asks only for the answer that there was, so that it can
+delete what it will not use.  Answers are remembered in memory, for a time and up to a number: a
+restart forgets them, and the sandboxes that they speak of end with it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sandpool.clock import Clock
 from sandpool.errors import IdempotencyConflict, InvalidSpec, SandpoolError
 from sandpool.server.answers import send_problem
 from sandpool.server.keys import Identity
+from sandpool.wire import headers
 
 _REMEMBERED = 10_000
 _FOR = 24 * 3600.0
@@ -76,6 +78,8 @@ class Idempotency:
             if call.answer:
                 await _repeat(call.answer, send)
                 return
+        if _header(scope, headers.REPLAY_ONLY) is not None:
+            raise IdempotencyConflict("no call with this Idempotency-Key has an answer")
         call = _Call(request, self._clock.now())
         self._calls[key] = call
         recorder = _Recorder(send)
@@ -137,8 +141,12 @@ class _Recorder:
 def _chosen_key(scope: Scope) -> str | None:
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
+    return _header(scope, headers.IDEMPOTENCY_KEY)
+
+
+def _header(scope: Scope, wanted: str) -> str | None:
     for name, value in scope["headers"]:
-        if name == b"idempotency-key":
+        if name == wanted.lower().encode():
             return bytes(value).decode("latin-1").strip()
     return None
 
@@ -172,7 +180,6 @@ def _hash(scope: Scope, body: bytes) -> bytes:
 
 async def _repeat(answer: list[Message], send: Send) -> None:
     start, *rest = answer
-    headers = [*start["headers"], (b"idempotency-replayed", b"true")]
-    await send({**start, "headers": headers})
+    await send({**start, "headers": [*start["headers"], (b"idempotency-replayed", b"true")]})
     for message in rest:
         await send(message)

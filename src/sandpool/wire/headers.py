@@ -10,3 +10,6 @@ LEASE = "X-Sandpool-Lease"
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """Chosen by the caller of a creating call: a second call with it gets the first one's answer."""
+
+REPLAY_ONLY = "Idempotency-Replay-Only"
+"""Asks for the answer that a call with this key has had, and not for the call to be made."""

@@ -88,6 +88,26 @@ async def execute_tool(
     return await tenant.manager.execute_tool(sandbox_id, tool, (body or ToolCall()).parameters)
 
 
+@router.put(
+    "/sandboxes/{sandbox_id}/archive",
+    status_code=204,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+async def put_archive(
+    sandbox_id: SandboxId,
+    tenant: CurrentTenant,
+    request: Request,
+    target_dir: Annotated[str, Query(description="Made if it is absent.", max_length=4096)],
+) -> None:
+    """Unpack a tar archive: all of it, or nothing if any member is refused."""
+    await tenant.manager.put_archive(sandbox_id, target_dir, await request.body())
+
+
 @router.post("/cleanup", status_code=204)
 async def clean_up(tenant: CurrentTenant) -> None:
     """Delete every pool and sandbox of the caller's namespace."""
