@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import httpx
-from starlette.types import Message
+from starlette.types import ASGIApp, Message
 
 from sandpool.clock import Clock
 from sandpool.server import ServerSettings, create_app
@@ -23,6 +23,18 @@ async def in_memory(
     Yields a client whose requests begin with `path`.  The server's time is real without a `clock`.
     """
     app = create_app(settings, backends={"native": lambda: backend}, clock=clock)
+    async with (
+        running(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost" + path, timeout=5
+        ) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def running(app: ASGIApp) -> AsyncGenerator[None]:
+    """Start an application, and stop it after the block."""
     has_started, is_over = anyio.Event(), anyio.Event()
 
     async def receive() -> Message:
@@ -42,9 +54,6 @@ async def in_memory(
         group.start_soon(run)
         await has_started.wait()
         try:
-            async with httpx.AsyncClient(
-                transport=httpx.ASGITransport(app), base_url="http://localhost" + path, timeout=5
-            ) as client:
-                yield client
+            yield
         finally:
             is_over.set()

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from starlette.types import Message
 
 from sandpool import errors
 from sandpool.dialects.enclave.answers import status_of
@@ -20,7 +21,7 @@ from sandpool.models import SandboxInfo, ToolResult
 from sandpool.server import NamespaceLimits, ServerSettings, create_app, serving
 from sandpool.server.keys import fingerprint
 from sandpool.testing import FakeBackend, ManualClock
-from tests.dialects.application import in_memory
+from tests.dialects.application import in_memory, running
 
 pytestmark = pytest.mark.anyio
 
@@ -267,6 +268,37 @@ async def test_one_sandbox_too_many_is_a_429() -> None:
         answer = await client.post("/sandbox/create", params={"sandbox_type": "native"})
         assert refusal(answer) == (429, "no_capacity")
         assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_a_sandbox_whose_maker_leaves_before_it_has_the_id_is_deleted(
+    settings: ServerSettings, backend: FakeBackend
+) -> None:
+    app = create_app(settings, backends={"native": lambda: backend})
+    is_answered = anyio.Event()
+    body: list[Message] = [{"type": "http.request"}]
+
+    async def receive() -> Message:
+        if body:
+            return body.pop()
+        await is_answered.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        assert message["status"] == 200
+        is_answered.set()
+        await anyio.sleep_forever()
+
+    request = {
+        "type": "http",
+        "method": "POST",
+        "path": "/enclave/sandbox/create",
+        "query_string": b"sandbox_type=native",
+        "headers": [(b"host", b"localhost")],
+    }
+    with anyio.fail_after(5):
+        async with running(app):
+            await app(request, receive, send)
+            assert (backend.created, backend.boxes) == (1, [])
 
 
 async def test_sandboxes_are_listed_by_status(enclave: httpx.AsyncClient) -> None:
