@@ -204,8 +204,8 @@ class Transport:
 
         A server takes back by itself what nobody hears of, but it cannot know about an answer that
         was lost on the way, or that came as the caller gave up.  So a call that ends without one,
-        by cancellation too, asks whether there was one, and if so has `take_back` called with it.
-        That is shielded from cancellation, bounded, and tried once.
+        by cancellation too, is given up by its key: in progress it is cancelled, and if there was
+        an answer, `take_back` is called with it.  That is shielded, bounded, and tried once.
 
         Args and errors are those of `call`; the call has an idempotency key of its own.
         """
@@ -287,9 +287,9 @@ class Transport:
     async def _take_back(
         self, call: _Call, take_back: Callable[[httpx.Response], Awaitable[object]]
     ) -> None:
-        asking = replace(call, headers={**call.headers, names.REPLAY_ONLY: "true"})
+        giving_up = replace(call, headers={**call.headers, names.ABANDON: "true"})
         try:
-            response = await self._attempt(asking)
+            response = await self._attempt(giving_up)
             if response.status_code < 300:
                 await take_back(response)
         except (SandpoolError, httpx.TransportError) as error:

@@ -1,9 +1,11 @@
 """Creating calls that may be sent twice: the second gets the first one's answer.
 
 A client that lost an answer cannot tell whether its call was served.  With an `Idempotency-Key` it
-can ask again; one that gave up just then asks only for the answer that there was, so that it can
-delete what it will not use.  Answers are remembered in memory, for a time and up to a number: a
-restart forgets them, and the sandboxes that they speak of end with it.
+can ask again; and one that gives up can say so, which ends the call behind proxies that do not pass
+a client's departure on, and gets the answer that there was, to delete what it will not use.
+
+Answers are remembered in memory, for a time and up to a number: a restart forgets them, and the
+sandboxes that they speak of end with it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class _Call:
     request: bytes
     """The hash of what was asked."""
     made_at: float
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     is_done: anyio.Event = field(default_factory=anyio.Event)
     answer: list[Message] = field(default_factory=list[Message])
     """Empty: not answered yet, or in a way that a second call may improve on."""
@@ -71,22 +74,27 @@ class Idempotency:
         key = (identity.namespace or "", chosen)
         body = await _read(receive)
         request = _hash(scope, body)
+        is_given_up = _header(scope, headers.ABANDON) is not None
         while (call := self._known(key)) is not None:
             if call.request != request:
                 raise IdempotencyConflict("this Idempotency-Key was used for another request")
+            if is_given_up:
+                call.scope.cancel()
             await call.is_done.wait()
             if call.answer:
                 await _repeat(call.answer, send)
                 return
-        if _header(scope, headers.REPLAY_ONLY) is not None:
+        if is_given_up:
             raise IdempotencyConflict("no call with this Idempotency-Key has an answer")
         call = _Call(request, self._clock.now())
         self._calls[key] = call
         recorder = _Recorder(send)
         try:
-            await self._app(scope, _replaying(body, receive), recorder.send)
-            if recorder.is_worth_keeping:
-                call.answer = recorder.answer
+            # Cancelled by `scope`, it ends without an answer, and what it made is taken back.
+            with call.scope:
+                await self._app(scope, _replaying(body, receive), recorder.send)
+                if recorder.is_worth_keeping:
+                    call.answer = recorder.answer
         finally:
             # Cancel: whoever waits for this call makes it anew.
             if not call.answer and self._calls.get(key) is call:

@@ -11,5 +11,6 @@ LEASE = "X-Sandpool-Lease"
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """Chosen by the caller of a creating call: a second call with it gets the first one's answer."""
 
-REPLAY_ONLY = "Idempotency-Replay-Only"
-"""Asks for the answer that a call with this key has had, and not for the call to be made."""
+ABANDON = "Idempotency-Abandon"
+"""Gives up the call with this key: in progress it is cancelled, and its answer, if there was one,
+is given again, so that the caller can delete what it will not use."""
