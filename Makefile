@@ -22,7 +22,7 @@ HOST_ONLY := not slow and not benchmark and not docker and not network and not r
 
 CHECKS := format lint mypy pyright contracts spelling fragments
 
-.PHONY: help setup thirdparty demo test test-unit test-slow test-thirdparty test-all check bench docs lock clean $(CHECKS:%=check-%)
+.PHONY: help setup thirdparty demo test test-unit test-slow test-thirdparty test-docker test-all check bench docs lock clean $(CHECKS:%=check-%)
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,9 @@ test-slow: $(DEV)  ## Test what `make test` leaves out because it takes its time
 
 test-thirdparty: $(DEV) $(THIRDPARTY)  ## Test with the clients of other systems
 	$(BIN)/python -m pytest -m thirdparty $(PYTEST_ARGS)
+
+test-docker: $(DEV)  ## Test on the Docker Engine that DOCKER_HOST names, by default this host's
+	$(BIN)/python -m pytest -m docker $(PYTEST_ARGS)
 
 test-all: $(DEV) $(THIRDPARTY)  ## Test everything that this host can run; the skips say why
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -86,7 +89,9 @@ lock:  ## Make requirements/ anew from pyproject.toml
 	build/lock/bin/uv $(COMPILE) --constraint requirements/dev.txt --output-file requirements/runtime.txt
 	build/lock/bin/uv $(PIN) --upgrade requirements/thirdparty.in --output-file requirements/thirdparty.txt
 
-PIN := pip compile --quiet --universal --python-version 3.11 \
+# Extras stay in the lock: without them pip asks an index for the newest `name[extra]` before it sees the
+# pin of `name`, and refuses that release for having no hash here.
+PIN := pip compile --quiet --universal --python-version 3.11 --no-strip-extras \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 COMPILE := $(PIN) pyproject.toml --extra server --group build
 
