@@ -35,11 +35,53 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A directory or file of the host that a container sees."""
+
+    source: str
+    target: str
+    is_writable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedPort:
+    """A port of a container that is reached at an address of the host."""
+
+    port: str
+    """The port and its protocol, as in `8080/tcp`."""
+    host: str = "127.0.0.1"
+    host_port: int | None = None
+    """None: one that is free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """What only a container can be asked for; each default is the safest value."""
+
+    command: tuple[str, ...] = ()
+    """Runs in the background from the sandbox's start."""
+    network: str | None = None
+    """The engine's network that it joins; None: loopback only."""
+    extra_hosts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Addresses by the host names that stand for them inside."""
+    ports: tuple[PublishedPort, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    platform: str | None = None
+    """Operating system and architecture, as in `linux/arm64`; None: the engine's."""
+    privileged: bool = False
+    """Root with all rights, as good as on the host itself."""
+    is_kept: bool = False
+    """Whether the container stays, stopped, when the sandbox has ended."""
+    pull_interval: float | None = None
+    """Seconds between two lines of the log about the progress of a pull; None: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoxSpec:
     """What to make.  Two equal specs may share a template."""
 
     image: str = "host"
-    """`host`, or the absolute path of a root directory."""
+    """`host` or the absolute path of a root directory; for containers, an image's reference."""
     preload: tuple[str, ...] = ()
     """Modules that the template imports, so that every sandbox starts with them imported."""
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
@@ -47,6 +89,8 @@ class BoxSpec:
     working_dir: str = "/sandbox"
     """Absolute; made if it is absent; where runs start."""
     limits: Limits = field(default_factory=Limits)
+    container: ContainerSpec | None = None
+    """None: a container with the defaults, or none at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +238,23 @@ class Box(Protocol):
         self, path: str, *, recursive: bool = False, missing_ok: bool = False
     ) -> None:
         """Remove a file, a link or (with `recursive`) a tree; never follows links."""
+        ...
+
+    async def reset(self) -> None:
+        """Make it as it was at its start, under its id, and prove it.
+
+        Raises `Unsupported` where nothing could prove it; after that it is as it was.  After any
+        other error only `destroy` is useful.  Called by the pool between two leases, when nothing
+        of the last one is in progress; callbacks of `on_death` are forgotten.
+        """
+        ...
+
+    async def set_limits(self, limits: Limits) -> None:
+        """Hold it to other limits from now on, without touching what runs in it.
+
+        Raises `Unsupported`, naming the first limit that cannot be changed here, and `InvalidSpec`
+        for one below what it already uses; on either of them the old limits hold.
+        """
         ...
 
     async def kill_all(self) -> int:

@@ -12,20 +12,27 @@ from inspect import isawaitable
 from typing import Any, Literal, Protocol, cast
 
 import anyio
+import anyio.lowlevel
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sandpool.backends.base import Binding, BoxSpec, RunOptions
+from sandpool.backends.base import Binding, BoxSpec, Limits, RunOptions
 from sandpool.backends.connection import Exchange, GuestConnection
 from sandpool.backends.run import CANCEL_GRACE, Bound, ExitReport, Output, Relay, Run, parse
-from sandpool.errors import FileTooLarge, SandboxDied
+from sandpool.errors import FileTooLarge, GuestError, ResetFailed, SandboxDied, Unsupported
 from sandpool.guest import frames
 from sandpool.models import CellError, ContextResult, DirEntry, ExecResult, Stream
 
 _INLINE_CODE = 64 * 1024
 _TIMEOUT_GRACE = 10.0
 """Seconds past a run's own timeout after which a guest that has not answered is given up."""
+MAX_ENTRIES = 100_000
+"""Entries of one listing, at most."""
+
 _MAX_LISTING = 64 * 1024 * 1024
+_MAX_LINE = 256 * 1024
+_AT_ONCE = 250
 _PING_TIMEOUT = 5.0
+_RESET_TIMEOUT = 8.0
 
 _Listing = TypeAdapter(list[DirEntry])
 
@@ -40,6 +47,10 @@ class Keeper(Protocol):
 
     def was_oom_killed(self) -> bool:
         """Whether the kernel has killed for memory since the last question."""
+        ...
+
+    async def set_limits(self, limits: Limits) -> None:
+        """Hold the box to other limits; see `base.Box.set_limits`."""
         ...
 
     async def end(self) -> None:
@@ -90,14 +101,26 @@ class GuestBox:
         self.spec = spec
         self._connection: GuestConnection
         self._keeper: Keeper
+        self._check_empty: Callable[[], None] | None = None
         self._died: SandboxDied | None = None
         self._is_destroyed = False
         self._callbacks: list[Callable[[SandboxDied], None]] = []
 
-    def begin(self, connection: GuestConnection, keeper: Keeper) -> None:
-        """Give it its connection and keeper; called once."""
+    def begin(
+        self,
+        connection: GuestConnection,
+        keeper: Keeper,
+        *,
+        check_empty: Callable[[], None] | None = None,
+    ) -> None:
+        """Give it its connection and keeper; called once.
+
+        `check_empty` raises `ResetFailed` if the host sees more of it than a reset has left;
+        without it there is no reset.
+        """
         self._connection = connection
         self._keeper = keeper
+        self._check_empty = check_empty
 
     @property
     def died(self) -> SandboxDied | None:
@@ -108,6 +131,11 @@ class GuestBox:
     def info(self) -> Mapping[str, Any]:
         """Facts for people."""
         return self._keeper.info
+
+    @property
+    def is_destroyed(self) -> bool:
+        """Whether `destroy` has been called, whatever came of it."""
+        return self._is_destroyed
 
     def on_death(self, callback: Callable[[SandboxDied], None]) -> None:
         """Call `callback` once when it dies other than by `destroy`."""
@@ -367,15 +395,13 @@ class GuestBox:
         """List a directory, sorted by path."""
         exchange = self._connection.open("file_list", {"path": path, "depth": depth})
         try:
-            lines = (await _listing(exchange, path)).splitlines()
-        except BaseException:
-            await exchange.cancel(CANCEL_GRACE)
-            raise
-        try:
-            found = _Listing.validate_json(b"[" + b",".join(lines) + b"]")
+            found = await _listing(exchange, path)
         except ValidationError:
             self._connection.fail("the guest broke the protocol: a malformed listing")
             raise self.note_death("a malformed listing") from None
+        except BaseException:
+            await exchange.cancel(CANCEL_GRACE)
+            raise
         return sorted(found, key=lambda entry: entry.path)
 
     async def stat_file(self, path: str, *, follow: bool = True) -> DirEntry:
@@ -398,6 +424,29 @@ class GuestBox:
         """Remove a file, a link or a tree."""
         fields = {"path": path, "recursive": recursive, "missing_ok": missing_ok}
         await self._ask("file_remove", fields)
+
+    async def reset(self) -> None:
+        """Make it as it was at its start; who wants to know of its death has to ask again."""
+        if self._check_empty is None:
+            raise Unsupported("a reset of this sandbox could not be proved; make a new one")
+        self._callbacks.clear()
+        exchange = self._connection.open("reset", {})
+        with anyio.move_on_after(_RESET_TIMEOUT) as scope:
+            try:
+                await exchange.result()
+                self._check_empty()
+                self._keeper.was_oom_killed()  # what there was concerns no later run
+                await self._ask("warm", {})
+            except GuestError as error:
+                raise ResetFailed(f"sandbox {self.id} cannot be reset: {error}") from error
+        if scope.cancelled_caught:
+            raise ResetFailed(f"sandbox {self.id} was not reset within {_RESET_TIMEOUT:.0f} s")
+
+    async def set_limits(self, limits: Limits) -> None:
+        """Hold it to other limits from now on."""
+        if self._died is not None:
+            raise self._died
+        await self._keeper.set_limits(limits)
 
     async def kill_all(self) -> int:
         """Kill every process but the guest."""
@@ -436,16 +485,26 @@ class _Displays:
             self.result = shown.get("text/plain")
 
 
-async def _listing(exchange: Exchange, path: str) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
+async def _listing(exchange: Exchange, path: str) -> list[DirEntry]:
+    """Take a listing as it comes, a few entries at a time: others are served in between.
+
+    Raises `FileTooLarge`, ValidationError.
+    """
+    found: list[DirEntry] = []
+    size, rest = 0, b""
     while (frame := await exchange.receive()) is not None:
-        if frame[0] == frames.DATA:
-            size += len(frame[1])
-            if size > _MAX_LISTING:
-                raise FileTooLarge(f"the listing of {path!r} is too large; list less of it")
-            pieces.append(frame[1])
-    return b"".join(pieces)
+        if frame[0] != frames.DATA:
+            continue
+        lines = (rest + frame[1]).split(b"\n")
+        rest = lines.pop()
+        size += len(frame[1])
+        if size > _MAX_LISTING or len(rest) > _MAX_LINE or len(found) + len(lines) > MAX_ENTRIES:
+            raise FileTooLarge(f"the listing of {path!r} is too large; list less of it")
+        for start in range(0, len(lines), _AT_ONCE):
+            batch = b",".join(lines[start : start + _AT_ONCE])
+            found += _Listing.validate_json(b"[" + batch + b"]")
+            await anyio.lowlevel.checkpoint()
+    return found + _Listing.validate_json(b"[" + rest + b"]")
 
 
 def _run_fields(options: RunOptions) -> dict[str, object]:

@@ -41,6 +41,7 @@ _READ = 256 * 1024
 _GRANT_AT = frames.INITIAL_CREDIT // 2
 _MAX_EXCHANGES = 4096
 _MAX_EVENTS = 4096
+_SMALL = 4096
 _CONTROL_ALLOWANCE = 16 * 1024 * 1024
 
 Frame = tuple[int, bytes]
@@ -186,8 +187,18 @@ class Exchange:
             self._sink(kind, payload)
             self._take(kind, payload)
         else:
-            self._queue.append((kind, payload))
-            self._queued_events += kind not in frames.STREAM_KINDS
+            self._enqueue(kind, payload)
+
+    def _enqueue(self, kind: int, payload: bytes) -> None:
+        if kind not in frames.STREAM_KINDS:
+            self._queued_events += 1
+        elif self._queue and self._queue[-1][0] == kind:
+            # Credit counts bytes, but frames of one byte each would cost a hundred to keep.
+            before = self._queue[-1][1]
+            if len(before) + len(payload) <= _SMALL:
+                payload = before + payload
+                self._queue.pop()
+        self._queue.append((kind, payload))
 
     def fail(self, error: BaseException) -> None:
         """End it; called by the connection when it is lost."""
@@ -221,12 +232,26 @@ class Exchange:
 class GuestConnection:
     """One stream to one guest."""
 
-    def __init__(self, sock: socket.socket, on_lost: Callable[[str], SandboxDied]) -> None:
-        """Speak over `sock`; `on_lost` says, given a cause, what the sandbox died of."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_lost: Callable[[str], SandboxDied],
+        *,
+        unwrap: Callable[[bytes], bytes] = bytes,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        """Speak over `sock`; `on_lost` says, given a cause, what the sandbox died of.
+
+        `unwrap` returns what is the guest's of the bytes that arrive, or raises FrameError.
+        `on_end` is called when the guest's side of the stream ends, and sees to it that `fail` is
+        called, with the cause; by default the cause is just that.
+        """
         sock.setblocking(False)
         keep_from_forks(sock)
         self._sock = sock
         self._on_lost = on_lost
+        self._unwrap = unwrap
+        self._on_end = on_end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoder = frames.Decoder(frames.FROM_GUEST)
         self._exchanges: dict[int, Exchange] = {}  # Invariant C1
@@ -374,13 +399,21 @@ class GuestConnection:
             self.fail(f"cannot read from the guest: {error}")
             return
         if not data:
-            self.fail("the guest ended")
+            self._end()
             return
         try:
-            for number, kind, payload in self._decoder.feed(data):
+            for number, kind, payload in self._decoder.feed(self._unwrap(data)):
                 self._dispatch(number, kind, payload)
         except frames.FrameError as error:
             self.fail(f"the guest broke the protocol: {error}")
+
+    def _end(self) -> None:
+        if self._on_end is None:
+            self.fail("the guest ended")
+            return
+        assert self._loop is not None
+        self._loop.remove_reader(self._sock)
+        self._on_end()
 
     def _dispatch(self, number: int, kind: int, payload: bytes) -> None:
         exchange = self._exchanges.get(number)

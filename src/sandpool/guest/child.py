@@ -72,8 +72,9 @@ def become(settings: Settings, berth: Berth) -> None:
         resource.setrlimit(limit, values)
     if settings.uid is not None and settings.gid is not None:
         rights.become_tenant(settings.uid, settings.gid)
-    rights.drop_capabilities()
-    rights.forbid_new_privileges()
+    if not settings.keeps_rights:
+        rights.drop_capabilities()
+        rights.forbid_new_privileges()
     # Last, because a change of ids clears it; debuggers and profilers need it.
     rights.set_dumpable(True)
 

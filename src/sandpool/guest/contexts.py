@@ -33,6 +33,11 @@ class Contexts:
         self._by_name: dict[str, Context] = {}
         self._count = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is left of any."""
+        return not self._by_name
+
     def open(self, cwd: str | None, env: dict[str, str | None]) -> Context:
         """Start one; Refusal if that cannot be."""
         guest = self._guest

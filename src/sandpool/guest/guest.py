@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .contexts import Contexts
     from .interpreter import Interpreter
     from .outlet import Outlet
+    from .pristine import Pristine
 
 MAX_REQUESTS = 64
 """Open requests at one time; one more is refused with `busy`."""
@@ -59,6 +60,8 @@ class Guest:
         self.handlers = handlers
         self.interpreter = interpreter
         self.contexts: Contexts
+        self.pristine: Pristine | None = None
+        """What the sandbox was like at its start; None where it is not to be reset."""
         self.requests: dict[int, Request] = {}  # Invariant G1
         self.loop = Loop()
         self.reaper = Reaper(self.loop)

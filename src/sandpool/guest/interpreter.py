@@ -23,12 +23,13 @@ _FOLLOWED = frozenset(("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPAT
 class Interpreter:
     """What was noted before any code of a tenant ran."""
 
-    __slots__ = ("_locale", "encoding", "errors", "executable")
+    __slots__ = ("_decided", "_locale", "encoding", "errors", "executable")
 
     def __init__(self, executable: str) -> None:
         """Note it; `executable` is the path of this interpreter inside the sandbox."""
         self.executable = executable
         self._locale = [os.environ.get(name) for name in _LOCALE]
+        self._decided = _for_python(os.environ)
         output = sys.__stdout__
         self.encoding = output.encoding if output is not None else "utf-8"
         """Encoding of standard input, output and error."""
@@ -45,7 +46,7 @@ class Interpreter:
         env = os.environ
         if [env.get(name) for name in _LOCALE] != self._locale:
             return True
-        return any(name.startswith("PYTHON") and name not in _FOLLOWED for name in env)
+        return _for_python(env) != self._decided
 
     def start_anew(self, path: str, argv: list[str]) -> NoReturn:
         """Replace this process by a new interpreter that runs `path`."""
@@ -54,3 +55,12 @@ class Interpreter:
         found = env.get("PYTHONPATH")
         env["PYTHONPATH"] = os.getcwd() + (":" + found if found else "")
         os.execve(self.executable, [self.executable, path, *argv], env)
+
+
+def _for_python(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that may have decided something when this interpreter started."""
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith("PYTHON") and name not in _FOLLOWED
+    }

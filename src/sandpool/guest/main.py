@@ -16,6 +16,7 @@ from .contexts import Contexts
 from .guest import Guest
 from .interpreter import Interpreter
 from .operations import HANDLERS
+from .pristine import Pristine
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def _begin(read_fd: int, write_fd: int, settings: Settings) -> Guest:
         rights.use_files_as(settings.uid, settings.gid)
     guest = Guest(read_fd, write_fd, settings, HANDLERS, interpreter)
     guest.contexts = Contexts(guest)
+    if settings.writable:
+        guest.pristine = Pristine(settings.writable)
     return guest
 
 

@@ -14,6 +14,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _SYS_CLOSE_RANGE = 436
 _LAST_FD = 0xFFFF_FFFF
 _FALLBACK_FDS = 65_536
+_SYS_IOPRIO_GET = {"x86_64": 252, "aarch64": 31, "riscv64": 31}.get(os.uname().machine)
+_IOPRIO_WHO_PROCESS = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl
@@ -71,3 +73,11 @@ def close_from(first: int) -> None:
     """Close every descriptor from `first` on."""
     if _syscall(_SYS_CLOSE_RANGE, first, _LAST_FD, 0) != 0:
         os.closerange(first, _FALLBACK_FDS)
+
+
+def io_priority() -> int:
+    """Return the priority of our input and output; -1 where the kernel cannot be asked."""
+    if _SYS_IOPRIO_GET is None:
+        return -1
+    found: int = _syscall(_SYS_IOPRIO_GET, _IOPRIO_WHO_PROCESS, 0)
+    return found

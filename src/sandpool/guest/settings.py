@@ -22,10 +22,12 @@ class Settings:
         "gid",
         "has_python",
         "home",
+        "keeps_rights",
         "rlimits",
         "run_dir",
         "uid",
         "working_dir",
+        "writable",
     )
 
     def __init__(self, given: dict[str, Any]) -> None:
@@ -33,10 +35,14 @@ class Settings:
         self.uid: int | None = given["uid"]
         self.gid: int | None = given["gid"]
         """The tenant's ids; None means that the tenant shares the guest's."""
+        self.keeps_rights: bool = given.get("keeps_rights", False)
+        """Whether the tenant has whatever rights the guest has; only where an operator allows."""
         self.home: str = given["home"]
         self.working_dir: str = given["working_dir"]
         self.run_dir: str = given["run_dir"]
         """Only the guest writes here; a run's code lies below it while the run lasts."""
+        self.writable: list[str] = given.get("writable", [])
+        """The mount points that are emptied at a reset; none: there is no reset."""
         self.has_python: bool = given["has_python"]
         self.executable: str | None = given["executable"]
         self.rlimits = [_clamp(name, limits) for name, limits in given["rlimits"].items()]

@@ -51,6 +51,7 @@ class Spare:
         self._plumbing: Plumbing | None = None
         self._is_parked = False
         self._is_coming = False
+        self._is_resting = False
         self._waiting: list[Callable[[], None]] = []
 
     @property
@@ -60,6 +61,7 @@ class Spare:
 
     def when_parked(self, callback: Callable[[], None]) -> None:
         """Call `callback` once a spare waits for orders, or none can be had."""
+        self._is_resting = False
         self._waiting.append(callback)
         if self._pid == 0:
             self._make()
@@ -71,6 +73,10 @@ class Spare:
         if not self._is_coming and self._pid == 0 and self._guest.interpreter is not None:
             self._is_coming = True
             self._guest.loop.after(_PAUSE, self._make)
+
+    def rest(self) -> None:
+        """Make none until somebody waits for one; one that there is stays."""
+        self._is_resting = True
 
     def take(self, order: script.Order) -> Taken | None:
         """Send `order` to the spare; None if there is none that waits."""
@@ -95,7 +101,7 @@ class Spare:
     def _make(self) -> None:
         self._is_coming = False
         guest = self._guest
-        if self._pid or guest.interpreter is None:
+        if self._pid or self._is_resting or guest.interpreter is None:
             return
         ours, theirs = socket.socketpair()
         fd, order_fd = ours.detach(), theirs.detach()

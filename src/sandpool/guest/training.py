@@ -22,6 +22,7 @@ from .interpreter import Interpreter
 from .operations import HANDLERS, bind, run_code
 from .settings import Settings
 from .source import Source, Sources
+from .spare import Spare
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -49,6 +50,13 @@ class _NoSources(Sources):
     def create(self) -> Source:
         null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         return Source(self, _NOWHERE + "/main.py", null)
+
+
+class _NoSpare(Spare):
+    """A spare that is never made: a fork of the template would be part of no sandbox."""
+
+    def make_later(self) -> None:
+        """Fork nothing, however long the rest of the training takes."""
 
 
 def train(executable: str) -> None:
@@ -80,6 +88,7 @@ def _be_guest(interpreter: Interpreter) -> None:
     guest = Guest(fd, fd, Settings(_settings(interpreter)), HANDLERS, interpreter)
     guest.contexts = Contexts(guest)
     guest.sources = _NoSources(guest.settings)
+    guest.spare = _NoSpare(guest)
     try:
         for number, values in enumerate(_REQUESTS):
             host.sendall(frames.encode_json(2 * number + 1, frames.REQUEST, values))

@@ -207,8 +207,8 @@ async def test_a_timeout_interrupts_the_cell_and_keeps_the_state(notebook: Noteb
 
 
 async def test_a_timeout_reaches_what_a_cell_awaits(notebook: Notebook) -> None:
-    code = "import asyncio\nasync def deep(): await asyncio.sleep(100)\nawait deep()"
-    result = await notebook.run(code, timeout=0.2)
+    await notebook.run("import asyncio\nasync def deep(): await asyncio.sleep(100)")
+    result = await notebook.run("await deep()", timeout=0.2)
     assert result.status == "timeout"
     assert await notebook.value("await asyncio.sleep(0, 'on')") == "'on'"
 

@@ -30,3 +30,24 @@ def test_a_trained_process_is_as_it_was() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "as it was\n", "")
+
+
+SLOW = """
+import itertools, os, sys
+from sandpool.guest import loop, training
+
+seconds = itertools.count()
+loop.monotonic = lambda: next(seconds)
+forks = []
+os.fork = lambda: forks.append("forked") or 1
+training.train(sys.executable)
+print(forks)
+"""
+"""Trains on a machine so busy that a second goes by whenever somebody looks at the clock."""
+
+
+def test_training_forks_nothing_however_long_it_takes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
