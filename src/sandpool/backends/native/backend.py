@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import os
 import resource
 import socket
@@ -22,13 +23,20 @@ from typing import Any
 
 import anyio
 
-from sandpool.backends.base import BoxSpec, RunOptions
+from sandpool.backends.base import BoxSpec, Limits, RunOptions
 from sandpool.backends.box import GuestBox
 from sandpool.backends.connection import GuestConnection
 from sandpool.backends.native import cgroups, doctor, images, limits, seccomp
 from sandpool.backends.native.ids import RANGE, IdRanges
 from sandpool.backends.native.template_handle import Birth, TemplateHandle
-from sandpool.errors import BackendUnavailable, CreateFailed, DestroyFailed, SandpoolError
+from sandpool.errors import (
+    BackendUnavailable,
+    CreateFailed,
+    DestroyFailed,
+    InvalidSpec,
+    SandpoolError,
+    Unsupported,
+)
 from sandpool.guest import frames
 
 LIBRARY = Path(__file__).resolve().parents[2]
@@ -44,9 +52,13 @@ _Key = tuple[str, tuple[str, ...], str]
 class _Keeper:
     """What the backend holds for one box; see `box.Keeper`."""
 
-    def __init__(self, backend: NativeBackend, box_id: str, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, backend: NativeBackend, box_id: str, limits: Limits, facts: dict[str, Any]
+    ) -> None:
         self._backend = backend
-        self._box_id = box_id
+        self.box_id = box_id
+        self.limits = limits
+        """What the box is held to."""
         self._facts = facts
         self.template: TemplateHandle | None = None
         self.birth = Birth(self._exited)
@@ -60,17 +72,20 @@ class _Keeper:
     def was_oom_killed(self) -> bool:
         return self.slot is not None and self._backend.cgroups.was_oom_killed(self.slot)
 
+    async def set_limits(self, limits: Limits) -> None:
+        await self._backend.change_limits(self, limits)
+
     async def end(self) -> None:
         if self.template is None:
             self._exited(None)
             return
         self.template.attach()
-        self.template.kill(self._box_id)
+        self.template.kill(self.box_id)
         with anyio.move_on_after(_END_TIMEOUT):
             await self.birth.wait_exit()
             return
         raise DestroyFailed(
-            f"sandbox {self._box_id} did not end within {_END_TIMEOUT:.0f} s of being killed"
+            f"sandbox {self.box_id} did not end within {_END_TIMEOUT:.0f} s of being killed"
         )
 
     def _exited(self, status: int | None) -> None:
@@ -185,7 +200,7 @@ class NativeBackend:
         key = _key(spec)
         image = self._images[key]
         template = self._next_template(key)
-        keeper = _Keeper(self, box_id, self._facts(spec, image, template))
+        keeper = _Keeper(self, box_id, spec.limits, self._facts(spec, image, template))
         box = GuestBox(box_id, spec)
         ours, theirs = socket.socketpair()
         connection = GuestConnection(ours, box.note_death)
@@ -260,6 +275,31 @@ class NativeBackend:
                 "executable": image.python,
             },
         }
+
+    async def change_limits(self, keeper: _Keeper, wanted: Limits) -> None:
+        """Hold one of our boxes to other limits; see `base.Box.set_limits`."""
+        old = keeper.limits
+        limits.check_change(old, wanted, self._found.controllers)
+        try:
+            if keeper.slot is not None:
+                await self.cgroups.change(keeper.slot, wanted)
+            if keeper.template is not None and wanted.disk_mb != old.disk_mb:
+                await self._resize(keeper, keeper.template, wanted)
+        except OSError as error:
+            raise Unsupported(f"limits: this host's kernel refuses them: {error}") from error
+        keeper.limits = wanted
+
+    async def _resize(self, keeper: _Keeper, template: TemplateHandle, wanted: Limits) -> None:
+        try:
+            await template.resize(keeper.box_id, wanted.disk_mb * 1024 * 1024)
+        except OSError as error:
+            if keeper.slot is not None:
+                await self.cgroups.change(keeper.slot, keeper.limits)
+            if error.errno == errno.EINVAL:
+                raise InvalidSpec(
+                    f"limits: disk_mb is {wanted.disk_mb}, and the sandbox has more in it already"
+                ) from error
+            raise
 
     def _facts(
         self, spec: BoxSpec, image: images.Image, template: TemplateHandle

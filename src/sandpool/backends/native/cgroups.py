@@ -24,6 +24,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from sandpool.backends.base import Limits
+from sandpool.errors import InvalidSpec
 
 _MOUNTS = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "pids", "cpu")
@@ -174,6 +175,39 @@ class Cgroups:
             self._set(slot, limits)
         slot.oom_kills = self._count_oom_kills(slot)
         return slot
+
+    async def change(self, slot: Slot, limits: Limits) -> None:
+        """Hold what is in a slot to other limits.
+
+        Raises `InvalidSpec` where it uses more memory already; then the old ones hold.
+        """
+        await anyio.to_thread.run_sync(self._change, slot, limits)
+
+    def _change(self, slot: Slot, limits: Limits) -> None:
+        old = slot.limits
+        assert old is not None
+        most = limits.memory_mb * _MIB
+        used = self._memory(slot, "memory.current", "memory.usage_in_bytes")
+        # Version 2 would take a limit below what is used, and kill for it; version 1 refuses it.
+        if used <= most or limits.memory_mb == old.memory_mb:
+            # Invariant G1 does not say with which limits; should this fail, `take` sets them anew.
+            slot.limits = None
+            self._set(slot, limits)
+            if self._memory(slot, "memory.max", "memory.limit_in_bytes") <= most:
+                return
+            self._set(slot, old)
+        raise InvalidSpec(
+            f"limits: memory_mb is {limits.memory_mb}, and the sandbox uses {used // _MIB} already"
+        )
+
+    def _memory(self, slot: Slot, *names: str) -> int:
+        """Read the first of these files that there is; 0 where no group holds memory."""
+        for place in self._found.hierarchies:
+            for name in names:
+                path = self._directory(place, slot) / name
+                if "memory" in place.controllers and path.exists():
+                    return int(path.read_text())
+        return 0
 
     def give_back(self, slot: Slot) -> None:
         """Free a slot whose sandbox has no process left."""

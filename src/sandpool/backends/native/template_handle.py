@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -51,6 +53,8 @@ class Birth:
         self.pid: int | None = None
         self.error: str | None = None
         self.has_exited = False
+        self.resized: int | None = None
+        """The errno that the last change of its size had, 0 for none; None: not known yet."""
         self._waiters: set[asyncio.Future[None]] = set()
 
     async def wait_pid(self) -> int:
@@ -78,6 +82,19 @@ class Birth:
             self.error = error
             self._on_exit(status)
             self._wake()
+
+    async def wait_resized(self) -> int:
+        """Return the errno of a change of its size."""
+        while self.resized is None:
+            if self.has_exited:
+                return errno.ESRCH
+            await self._wait()
+        return self.resized
+
+    def told_resized(self, number: int) -> None:
+        """Record how a change of its size went; called by the handle."""
+        self.resized = number
+        self._wake()
 
     async def _wait(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -213,6 +230,23 @@ class TemplateHandle:
         except OSError as error:
             self._lose(str(error))
 
+    async def resize(self, box_id: str, disk_bytes: int) -> None:
+        """Change the size of what a sandbox may write.
+
+        Raises OSError: EINVAL where it has more in it, EAGAIN where the template does not keep up,
+        ESRCH where it has ended.
+        """
+        birth = self._boxes.get(box_id)
+        if birth is None or self._gone is not None:
+            raise ProcessLookupError(errno.ESRCH, "the sandbox has ended")
+        self.attach()
+        birth.resized = None
+        packet = {"op": "resize", "id": box_id, "disk_bytes": disk_bytes}
+        self._control.send(json.dumps(packet).encode())
+        number = await birth.wait_resized()
+        if number:
+            raise OSError(number, os.strerror(number))
+
     async def aclose(self) -> None:
         """End the template and all its sandboxes; return when they are gone or have been killed."""
         self._lose("closed")
@@ -244,6 +278,8 @@ class TemplateHandle:
                 continue
             if event["event"] == "created":
                 birth.started(_told_pid(ancillary))
+            elif event["event"] == "resized":
+                birth.told_resized(event["errno"])
             else:
                 del self._boxes[event["id"]]
                 birth.exited(event.get("status"), event.get("error"))

@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import sys
+import traceback
 from types import ModuleType
 from typing import Any, Dict, List, NoReturn, Tuple
 
@@ -166,7 +167,9 @@ def start(control: socket.socket) -> Parts:
             return resume(control, int(sys.argv[3]))
         return begin(control)
     except Exception as error:  # noqa: BLE001 (this is the boundary: nobody is above to tell)
-        _fail(control, "boot", f"{type(error).__name__}: {error}")
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{os.path.basename(last.filename)}:{last.lineno}"
+        _fail(control, "boot", f"{type(error).__name__}: {error} at {place}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Packets on the control socket are JSON objects.
     host -> template   {"op": "create", "id", ...} with the guest's socket attached
                        {"op": "kill", "id"}
-    template -> host   {"event": "ready" | "failed" | "created" | "exited", ...}
+                       {"op": "resize", "id", "disk_bytes"}
+    template -> host   {"event": "ready" | "failed" | "created" | "resized" | "exited", ...}
 
 The process has one thread.  It is the only parent of its sandboxes' first processes, so that a pid
 it kills is always the one it means.  When the control socket ends it kills them all, reaps them and
@@ -130,6 +131,9 @@ class Template:
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
             return None
+        if request["op"] == "resize":
+            self._resize(request)
+            return None
         return self._create(request, fds[0])
 
     def _create(self, request: Dict[str, Any], guest_fd: int) -> Optional[Child]:
@@ -163,6 +167,17 @@ class Template:
             self._poll.register(map_fd, select.POLLIN)
         self._send({"event": "created", "id": box}, about=pid)
         return None
+
+    def _resize(self, request: Dict[str, Any]) -> None:
+        pid = self._pids.get(request["id"])
+        if pid is None:
+            return  # its end has been told
+        number = 0
+        try:
+            jail.resize_places(pid, request["disk_bytes"])
+        except OSError as error:
+            number = error.errno or errno.EIO
+        self._send({"event": "resized", "id": request["id"], "errno": number})
 
     def _fork(self) -> int:
         # Invariant T2: the kernel refuses a second unshare until we are back in our own namespace.
