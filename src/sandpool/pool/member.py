@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Generic, TypeVar
 
 from sandpool.pool.factory import Factory
+from sandpool.pool.policy import Policy
 from sandpool.pool.slots import SlotId
 
 T = TypeVar("T")
@@ -19,10 +21,12 @@ class Member(Generic[T]):
         "ends_at",
         "factory",
         "generation",
+        "haste",
         "is_doomed",
         "item",
         "order",
         "slot",
+        "took",
     )
 
     def __init__(
@@ -34,6 +38,8 @@ class Member(Generic[T]):
         generation: int,
         created_at: float,
         ends_at: float | None,
+        took: float = 0.0,
+        haste: float = 0.0,
     ) -> None:
         """Note it."""
         self.slot = slot
@@ -45,6 +51,10 @@ class Member(Generic[T]):
         self.ends_at = ends_at
         """When its life is over; None: never."""
         self.checked_at = created_at
+        self.took = took
+        """How long it took to make."""
+        self.haste = haste
+        """From 0 to 1, by chance: how much earlier than others of its age it is replaced."""
         self.order: int | None = None
         """Its place among the idle ones: the later it became ready, the larger."""
         self.is_doomed = False
@@ -54,21 +64,48 @@ class Member(Generic[T]):
         """Whether it has more than nothing, and at least `need` seconds, of its life left."""
         return self.ends_at is None or (self.ends_at > now and self.ends_at - now >= need)
 
-    def is_over(self, now: float, max_age: float | None) -> bool:
-        """Whether its life is over, or it is too old to be handed out."""
-        return any(when <= now for when in self.due(max_age, None))
-
-    def is_check_due(self, now: float, check_interval: float | None) -> bool:
-        """Whether it is time to look at it again."""
-        return check_interval is not None and self.checked_at + check_interval <= now
-
-    def due(self, max_age: float | None, check_interval: float | None) -> list[float]:
-        """Return when something has to be done about it while nobody holds it."""
-        found: list[float] = []
+    def over_at(self, policy: Policy) -> float:
+        """Return the first moment at which it is of no use to anybody; infinity: there is none."""
+        ends: list[float] = []
         if self.ends_at is not None:
-            found.append(self.ends_at)
-        if max_age is not None:
-            found.append(self.created_at + max_age)
-        if check_interval is not None:
-            found.append(self.checked_at + check_interval)
+            end = self.ends_at - policy.min_remaining
+            # Somebody may still have it if exactly enough is left; sums of floats are not exact.
+            while self.fits(policy.min_remaining, end):
+                end = math.nextafter(end, math.inf)
+            ends.append(end)
+        if policy.max_age is not None:
+            ends.append(self.created_at + policy.max_age)
+        return min(ends, default=math.inf)
+
+    def replace_at(self, policy: Policy) -> float:
+        """Return when to begin to make another one, so that it is there when this one is of no use.
+
+        That takes about as long as this one took, and members of one age do not all begin at once.
+        """
+        end = self.over_at(policy)
+        if end == math.inf:
+            return end
+        life = max(0.0, end - self.created_at)
+        ahead = 2 * self.took + self.haste * policy.expiry_spread * life
+        return end - min(ahead, life / 2)
+
+    def is_over(self, now: float, policy: Policy) -> bool:
+        """Whether it is of no use to anybody any more."""
+        return now >= self.over_at(policy)
+
+    def is_expiring(self, now: float, policy: Policy) -> bool:
+        """Whether another one should be on its way by now."""
+        return now >= self.replace_at(policy)
+
+    def is_check_due(self, now: float, policy: Policy) -> bool:
+        """Whether it is time to look at it again."""
+        return policy.check_interval is not None and self.checked_at + policy.check_interval <= now
+
+    def due(self, now: float, policy: Policy) -> list[float]:
+        """Return when something has to be done about it while nobody holds it, from `now` on."""
+        found = [self.over_at(policy)]
+        if (begin := self.replace_at(policy)) > now:
+            found.append(begin)
+        if policy.check_interval is not None:
+            found.append(self.checked_at + policy.check_interval)
         return found

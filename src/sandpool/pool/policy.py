@@ -30,6 +30,12 @@ class Policy:
     refill_delay: float = 0.0
     """How long what was taken from the stock is not replaced while nobody waits: making an item
     takes processor time, which its new holder can use better in the first milliseconds."""
+    oldest_first: bool = False
+    """Hand out what has been ready longest, as items that only last for a time should be; else the
+    newest, whose memory is still warm."""
+    expiry_spread: float = 0.0
+    """The share of an item's useful life, up to 0.5, over which the replacements of items of one
+    age are spread."""
     max_age: float | None = None
     """The age at which an item that nobody holds is replaced."""
     claim_timeout: float | None = None
@@ -58,6 +64,7 @@ class Policy:
         _need("recycle", self.recycle, self.recycle in ("fresh", "reset", "reuse"))
         _need("min_remaining", self.min_remaining, 0 <= self.min_remaining < math.inf)
         _need("refill_delay", self.refill_delay, 0 <= self.refill_delay < math.inf)
+        _need("expiry_spread", self.expiry_spread, 0 <= self.expiry_spread <= 0.5)
         for field in fields(self):
             if field.name in _TIMES:
                 value = getattr(self, field.name)

@@ -16,8 +16,8 @@ so there are no locks; after every change `_act` brings the pool to what the pla
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
@@ -83,6 +83,7 @@ class Pool(Generic[T]):
         clock: Clock | None = None,
         on_event: Callable[[Event], None] | None = None,
         backoff: Backoff | None = None,
+        chance: Callable[[], float] = random.random,
         first_epoch: int = 1,
     ) -> None:
         """Describe it; nothing is made before `run`."""
@@ -100,6 +101,7 @@ class Pool(Generic[T]):
         self._creations: dict[SlotId, anyio.CancelScope] = {}
         self._warm_waiters: list[tuple[int | None, anyio.Event]] = []
         self._backoff = backoff or Backoff()
+        self._chance = chance
         self._retry_at = 0.0
         self._cause: BaseException | None = None
         """The last failure, while the pool is degraded."""
@@ -170,10 +172,15 @@ class Pool(Generic[T]):
         """Return the ready items in the order in which they would be handed out."""
         return [member.item for member in self._idle.in_turn(self._is_oldest_first)]
 
+    def ends_at(self, item: T) -> float | None:
+        """Return when an item's life is over, on the pool's clock; None: never, or it is gone."""
+        member = self._by_item.get(id(item))
+        return None if member is None else member.ends_at
+
     @property
     def _is_oldest_first(self) -> bool:
         """Whether items take turns, as those do that are used again; else the newest goes out."""
-        return self._policy.recycle == "reuse"
+        return self._policy.oldest_first or self._policy.recycle == "reuse"
 
     def leases(self) -> list[Lease[T]]:
         """Return the leases that have not ended, oldest first."""
@@ -375,6 +382,9 @@ class Pool(Generic[T]):
                 pass  # it was found unhealthy, or the pool has ended meanwhile
             elif member.is_doomed or self._group is None:
                 self._drop(member, "died" if member.is_doomed else "closed")
+            elif not member.fits(need, self._clock.now()):
+                # The wait for us, or the check, has taken what it had to spare.
+                self._take_back(member)
             else:
                 lease = self._lend(member, begun)
                 self._act()
@@ -543,6 +553,8 @@ class Pool(Generic[T]):
         self._generation += 1
         if factory is not None:
             self._factory = factory
+            # What the last one could not do says nothing about this one.
+            self._note_success()
         for scope in self._creations.values():
             scope.cancel()
         for member in self._idle:
@@ -601,13 +613,14 @@ class Pool(Generic[T]):
                 waiting=len(self._waiters),
                 warm=self._policy.warm,
                 max_size=self._policy.max,
+                expiring=self._count_expiring(),
             )
             if not wanted.serve:
                 break
             member = self._pick(self._waiters.first.need)
             assert member is not None
             self._waiters.offer(member)
-        for member in itertools.islice(self._idle, wanted.retire):
+        for member in self._least_lasting(wanted.retire):
             self._idle.remove(member)
             self._drop(member, "surplus")
         for _ in range(min(wanted.create, self._may_create())):
@@ -619,6 +632,18 @@ class Pool(Generic[T]):
         if not self._waiters or self._policy.lifetime is None:
             return len(self._idle)
         return self._idle.count_fits(self._waiters.first.need, self._clock.now())
+
+    def _least_lasting(self, count: int) -> list[Member[T]]:
+        """Return the idle items to end first; of those that last equally, the longest ready."""
+        if not count:
+            return []
+        return sorted(self._idle, key=lambda member: member.replace_at(self._policy))[:count]
+
+    def _count_expiring(self) -> int:
+        if self._policy.lifetime is None and self._policy.max_age is None:
+            return 0
+        now = self._clock.now()
+        return sum(member.is_expiring(now, self._policy) for member in self._idle)
 
     def _may_create(self) -> int:
         creating = self._slots.count(State.CREATING)
@@ -659,7 +684,7 @@ class Pool(Generic[T]):
             self._settle(slot, made, factory, generation, None, begun)
             raise
         except Exception as error:  # noqa: BLE001 (whatever a factory raises)
-            failure = error
+            failure = error if generation == self._generation else None
         self._settle(slot, made, factory, generation, failure, begun)
         self._act()
 
@@ -687,6 +712,8 @@ class Pool(Generic[T]):
             generation=generation,
             created_at=now,
             ends_at=None if lifetime is None else now + lifetime,
+            took=now - begun,
+            haste=self._chance(),
         )
         self._tally.created += 1
         self._members[slot] = member
@@ -747,12 +774,12 @@ class Pool(Generic[T]):
             self._idle.add(member)
         else:
             self._idle.put_back(member)
-        self._mind(*member.due(self._policy.max_age, self._policy.check_interval))
+        self._mind(*member.due(self._clock.now(), self._policy))
 
     def _become_last(self, member: Member[T]) -> None:
         """Offer an item again that a tenant has had, after all others."""
         self._idle.add(member)
-        self._mind(*member.due(self._policy.max_age, self._policy.check_interval))
+        self._mind(*member.due(self._clock.now(), self._policy))
 
     # Ending.
 
@@ -821,10 +848,10 @@ class Pool(Generic[T]):
             if waiter.deadline is not None and waiter.deadline <= now:
                 self._waiters.fail(waiter, self._too_late(self._awaited_step()))
         for member in self._idle:
-            if member.is_over(now, self._policy.max_age):
+            if member.is_over(now, self._policy):
                 self._idle.remove(member)
                 self._drop(member, "aged")
-            elif self._may_look() and member.is_check_due(now, self._policy.check_interval):
+            elif self._may_look() and member.is_check_due(now, self._policy):
                 self._look_at(member, now)
         self._act()
 
@@ -867,10 +894,11 @@ class Pool(Generic[T]):
         due = [self._clock.now() + policy.maintain_every]
         due += [lease.expires_at for lease in self.leases() if lease.expires_at is not None]
         due += [waiter.deadline for waiter in self._waiters if waiter.deadline is not None]
-        # What is due and may not be looked at yet is seen to when another look has ended.
-        interval = policy.check_interval if self._may_look() else None
+        if not self._may_look():
+            # What is due and may not be looked at yet is seen to when another look has ended.
+            policy = replace(policy, check_interval=None)
         for member in self._idle:
-            due += member.due(policy.max_age, interval)
+            due += member.due(self._clock.now(), policy)
         if self._refill_at > self._clock.now():
             due.append(self._refill_at)
         if self._backoff.failures and self._retry_at > self._clock.now():
