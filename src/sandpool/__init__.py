@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sandpool.client import HttpSandboxManager as HttpSandboxManager
     from sandpool.client import SandboxClient as SandboxClient
     from sandpool.clock import Clock as Clock
     from sandpool.errors import AcquireTimeout as AcquireTimeout
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # Managers, and the interface that they share.
+    "HttpSandboxManager",
     "LocalSandboxManager",
     "SandboxClient",
     "SandboxManagerConfig",
@@ -97,7 +99,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
 ]
 
 _NAMES = {
-    "sandpool.client": ["SandboxClient"],
+    "sandpool.client": ["HttpSandboxManager", "SandboxClient"],
     "sandpool.clock": ["Clock"],
     "sandpool.errors": [
         "AcquireTimeout",

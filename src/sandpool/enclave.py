@@ -6,6 +6,8 @@ Change `from ms_enclave.sandbox.manager import LocalSandboxManager` and its like
 
 from __future__ import annotations
 
+from sandpool.client import HttpSandboxManager
+from sandpool.manager.docker_sandbox import DockerNotebookSandbox, DockerSandbox
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.manager.manager import SandboxManager
 from sandpool.manager.manager_factory import SandboxManagerFactory, register_manager
@@ -42,11 +44,14 @@ from sandpool.tools import (
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # Managers.
+    "HttpSandboxManager",
     "LocalSandboxManager",
     "SandboxManager",
     "SandboxManagerFactory",
     "register_manager",
     # Sandboxes.
+    "DockerNotebookSandbox",
+    "DockerSandbox",
     "Sandbox",
     "SandboxFactory",
     "register_sandbox",

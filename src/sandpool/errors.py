@@ -269,6 +269,13 @@ class CreateFailed(SandpoolError, RuntimeError):
     code = "create_failed"
 
 
+class Unhealthy(SandpoolError, RuntimeError):
+    """A sandbox lives, but what runs in it does not do what its pool's health check asks for."""
+
+    code = "unhealthy"
+    blame = "task"
+
+
 class ResetFailed(SandpoolError, RuntimeError):
     """A sandbox could not be proved clean, and was destroyed."""
 
@@ -333,8 +340,15 @@ class PayloadTooLarge(SandpoolError, ValueError):
     blame = "caller"
 
 
+class HeadTooLarge(SandpoolError, ValueError):
+    """A request's line and headers are more than the server reads."""
+
+    code = "head_too_large"
+    blame = "caller"
+
+
 class RequestTimeout(SandpoolError, TimeoutError):
-    """A request's body did not come in time."""
+    """A request's head or body did not come in time."""
 
     code = "request_timeout"
     blame = "caller"
@@ -352,6 +366,41 @@ class ProcessNotFound(SandpoolError, ValueError):
 
     code = "process_not_found"
     blame = "caller"
+
+
+class BadAddress(SandpoolError, ValueError):
+    """The address of a sandbox's port could be read in two ways, or in none."""
+
+    code = "bad_address"
+    blame = "caller"
+
+
+class BadRequest(SandpoolError, ValueError):
+    """A request could be taken for two different ones, so it is taken for none."""
+
+    code = "bad_request"
+    blame = "caller"
+
+
+class Misdirected(SandpoolError, ValueError):
+    """The host name lies below the server's domain, but is no sandbox's port."""
+
+    code = "misdirected"
+    blame = "caller"
+
+
+class BadGateway(SandpoolError, ConnectionError):
+    """A server inside a sandbox broke off, or spoke something other than HTTP."""
+
+    code = "bad_gateway"
+    blame = "task"
+
+
+class GatewayTimeout(SandpoolError, TimeoutError):
+    """A server inside a sandbox did not answer in time."""
+
+    code = "gateway_timeout"
+    blame = "task"
 
 
 class RemoteError(SandpoolError, RuntimeError):

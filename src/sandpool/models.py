@@ -7,12 +7,14 @@ limit.  The enclave models keep that interface's names, fields and defaults.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
+    Base64Bytes,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,6 +25,9 @@ from pydantic import (
 )
 
 Stream = Literal["stdout", "stderr"]
+
+DEFAULT_MAX_OUTPUT = 1_048_576
+"""Bytes of stdout and of stderr that a collected run keeps."""
 Recycle = Literal["fresh", "reset", "reuse"]
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
@@ -44,6 +49,50 @@ def check_env(env: dict[str, str]) -> dict[str, str]:
         if "\0" in value:
             raise ValueError(f"the value of {name} has a NUL byte in it")
     return env
+
+
+_MOST_LABELS = 64
+_LONGEST_LABEL = 16_384
+
+
+def check_labels(labels: dict[str, str]) -> dict[str, str]:
+    """Refuse labels that are too many or too long to be kept for somebody else."""
+    if len(labels) > _MOST_LABELS:
+        raise ValueError(f"there are {len(labels)} labels, more than {_MOST_LABELS}")
+    for name, value in labels.items():
+        if len(name) + len(value) > _LONGEST_LABEL:
+            raise ValueError(f"a label and its value have at most {_LONGEST_LABEL} characters")
+    return labels
+
+
+_MOST_FILES = 1_000
+_MOST_FILE_BYTES = 8 * 1024 * 1024
+
+
+def check_files(files: dict[str, str | Base64Data]) -> dict[str, str | Base64Data]:
+    """Refuse files that have no place, or are more than a definition should carry."""
+    if len(files) > _MOST_FILES:
+        raise ValueError(f"there are {len(files)} files, more than {_MOST_FILES}")
+    for path in files:
+        if not path or "\0" in path or ".." in path.split("/") or path.endswith("/"):
+            raise ValueError(f"{path!r} is not the path of a file")
+    size = sum(
+        len(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data.base64)
+        for data in files.values()
+    )
+    if size > _MOST_FILE_BYTES:
+        raise ValueError(f"they have {size} bytes together, more than {_MOST_FILE_BYTES}")
+    return files
+
+
+def check_commands(
+    commands: tuple[str | tuple[str, ...], ...],
+) -> tuple[str | tuple[str, ...], ...]:
+    """Refuse command lines that no program can be started with."""
+    for command in commands:
+        if not command or any("\0" in part for part in command):
+            raise ValueError("a command is not empty and has no NUL byte in it")
+    return commands
 
 
 def check_modules(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,27 +186,67 @@ class DirEntry(Value):
 # --- pools ----------------------------------------------------------------------------------------
 
 _Positive = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+"""A TCP port."""
 
 
 class HealthCheck(Value):
     """How to tell that a sandbox is healthy, beyond its guest answering."""
 
-    kind: Literal["guest", "exec", "tcp"] = "guest"
+    kind: Literal["guest", "exec", "tcp", "http"] = "guest"
     command: tuple[str, ...] = ()
     """For `exec`: the command line that must exit with 0."""
     port: int | None = Field(default=None, ge=1, le=65_535)
-    """For `tcp`: the port that must accept a connection."""
+    """For `tcp` and `http`: the port that must accept a connection; None: the first of the pool's
+    `ports`."""
+    path: str = Field(default="/", pattern=r"^/[!-~]*$", max_length=2_048)
+    """For `http`: what a GET must be answered for, with a status below 400."""
     timeout: _Positive = 5.0
-    interval: _Positive | None = None
-    """Seconds between checks of idle sandboxes; None: only before READY and when asked."""
+    """Seconds for one look."""
+    start_timeout: _Positive = 10.0
+    """Seconds from the start of the entrypoint in which a look must have found it healthy."""
+    interval: float = Field(default=0.1, gt=0, le=60)
+    """Seconds between two looks at an entrypoint that is starting, at most."""
+
+    @property
+    def looks_at_port(self) -> bool:
+        """Whether it needs something that listens."""
+        return self.kind in ("tcp", "http")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.kind == "exec" and not self.command:
             raise ValueError("a health check of kind exec needs a command")
-        if self.kind == "tcp" and self.port is None:
-            raise ValueError("a health check of kind tcp needs a port")
         return self
+
+
+class Base64Data(Value):
+    """Bytes that are not text."""
+
+    base64: Base64Bytes = Field(repr=False)
+
+    @classmethod
+    def of(cls, data: bytes) -> Self:
+        """Return these bytes as a value."""
+        return cls(base64=b64encode(data))
+
+
+class LimitChange(Value):
+    """What one tenant's sandbox may use at most; None: what its pool's definition says."""
+
+    memory_mb: int | None = Field(default=None, ge=16, le=16_777_216)
+    """Memory of all its processes together, in MiB, without swap."""
+    cpus: float | None = Field(default=None, gt=0, le=1024)
+    """Processor time per second of wall time."""
+    pids: int | None = Field(default=None, ge=4, le=1_000_000)
+    """Processes and threads at one time, the guest included."""
+    disk_mb: int | None = Field(default=None, ge=1, le=16_777_216)
+    """Bytes in all writable places together, in MiB."""
+
+    def given(self) -> dict[str, int | float]:
+        """Return the limits that it names."""
+        values: dict[str, int | float] = self.model_dump(exclude_none=True)
+        return values
 
 
 class PoolSpec(Value):
@@ -166,19 +255,39 @@ class PoolSpec(Value):
     name: str = Field(pattern=NAME_PATTERN)
     # What to make.
     image: str = "host"
-    backend: Literal["native"] = "native"
+    backend: Literal["native", "docker"] = "native"
     cpus: float = Field(default=1.0, gt=0, le=1024)
     memory_mb: int = Field(default=512, ge=16, le=16_777_216)
     disk_mb: int = Field(default=256, ge=1, le=16_777_216)
     pids: int = Field(default=128, ge=4, le=1_000_000)
+    max_limits: LimitChange | None = None
+    """The most that a claim or lease may ask for with `limits`; what is not named here can only be
+    lowered."""
     preload: tuple[str, ...] = ()
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     working_dir: str = "/sandbox"
     tools_config: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    # What it does before anybody asks: files, then `setup`, then `entrypoint`.
+    files: dict[str, str | Base64Data] = Field(default_factory=dict, repr=False)
+    """What to write into every sandbox, by path; relative ones start at `working_dir`."""
+    setup: tuple[str | tuple[str, ...], ...] = ()
+    """Commands that are run to their end, one after the other: a string by a shell."""
+    setup_timeout: _Positive = 300.0
+    """Seconds for each of them."""
+    entrypoint: tuple[str, ...] = ()
+    """The command line that serves; the sandbox is ready once `health_check` has found it so."""
+    ports: tuple[Port, ...] = ()
+    """Where it serves; the first one is the one whose URL a claim is given."""
+    secret_names: tuple[str, ...] = ()
+    """Which of the manager's secrets its commands have in their environment."""
     # How many.
     warm: int = Field(default=4, ge=0, le=100_000)
     max: int = Field(default=16, ge=1, le=100_000)
     builders: int = Field(default=4, ge=1, le=256)
+    """Sandboxes that are made at one time; 20 where they have an entrypoint, which is waited for
+    rather than worked for."""
+    create_retries: int = Field(default=3, ge=0, le=100)
+    """Failures in a row that are tried again before callers are told of them."""
     # How long, in seconds.
     lifetime: _Positive | None = None
     """From creation to the end, leased or not."""
@@ -189,16 +298,52 @@ class PoolSpec(Value):
     timeout_secs: float = Field(default=0.0, ge=0)
     """How long a claimed sandbox lives from its hand-over; 0: no such limit."""
     claim_timeout: _Positive | None = None
-    """How long a caller waits for a sandbox by default; None: without limit."""
+    """How long a caller waits for a sandbox by default; None: without limit.  60 where they have an
+    entrypoint."""
     maintain_every: _Positive = 30.0
+    """The longest time between two looks at everything."""
     # How checked, and what after.
     health_check: HealthCheck = HealthCheck()
+    """Before a sandbox is ready, every `maintain_every` while it is, and at its hand-over if asked.
+    By default the guest's own ping; where there are an entrypoint and ports, a connection to the
+    first one."""
     check_at_handover: bool = False
+    """Whether a claim that does not say looks first; by default where there is an entrypoint."""
     recycle: Recycle = "fresh"
+    """What happens to a sandbox that is given back; of containers, `reset` by default."""
+    allow_get_claim: bool = False
+    """Whether a server lets `GET /claim/{name}` take a sandbox."""
+    # For whoever made it.
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What its maker wants to find again beside it; sandpool only keeps it."""
 
     _env = field_validator("env")(check_env)
+    _files = field_validator("files")(check_files)
+    _commands = field_validator("setup", "entrypoint")(check_commands)
+    _labels = field_validator("labels")(check_labels)
     _preload = field_validator("preload")(check_modules)
     _working_dir = field_validator("working_dir")(check_working_dir)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_service(cls, fields: Any) -> Any:
+        """Give a pool of services its defaults, so that its definition shows them."""
+        if not isinstance(fields, dict):
+            return fields
+        given = cast("dict[str, Any]", fields)
+        if given.get("backend") == "docker":
+            # A container costs far more to make than to clean.
+            given = {"recycle": "reset", **given}
+        if not given.get("entrypoint"):
+            return given
+        defaults: dict[str, Any] = {
+            "builders": 20,
+            "claim_timeout": 60.0,
+            "check_at_handover": True,
+        }
+        if given.get("ports"):
+            defaults["health_check"] = {"kind": "tcp"}
+        return {**defaults, **given}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -206,7 +351,27 @@ class PoolSpec(Value):
             raise ValueError(f"warm ({self.warm}) is more than max ({self.max})")
         if self.lifetime is not None and self.min_remaining >= self.lifetime:
             raise ValueError("min_remaining must be less than lifetime")
+        for name, most in (self.max_limits or LimitChange()).given().items():
+            if most < getattr(self, name):
+                raise ValueError(f"max_limits: its {name} is less than the pool's own")
+        if self.health_check.looks_at_port:
+            if self.health_check.port is None and not self.ports:
+                raise ValueError("health_check: it names no port, and the pool has no ports")
+            if not self.entrypoint and not self.setup:
+                raise ValueError(
+                    "entrypoint: a health check on a port needs a command that serves there"
+                )
         return self
+
+
+class Quantiles(Value):
+    """How long something took, in seconds, the latest times that it was done."""
+
+    p50: float
+    p99: float
+    maximum: float
+    count: int
+    """How many times that was."""
 
 
 class PoolInfo(Value):
@@ -228,7 +393,36 @@ class PoolInfo(Value):
     """Claims served at once."""
     misses: int
     """Claims that had to wait."""
+    waits: Quantiles | None = None
+    """How long callers waited for a sandbox; None: nobody has had one yet."""
+    creations: Quantiles | None = None
+    """How long it took to make one ready; None: none has been made."""
     last_error: str | None = None
+
+
+class ImageInfo(Value):
+    """What sandboxes can be made from, by name."""
+
+    name: str
+    pools: tuple[str, ...] = ()
+    """The pools whose sandboxes are made from it, in the order of their names."""
+
+
+class SandboxReference(Value):
+    """A sandbox of a pool, and how long it lasts."""
+
+    id: str
+    url: str | None = None
+    """Where its first port answers once it is claimed; None: its pool has no ports, or there is no
+    server to give it an address before."""
+    expires_at: float | None = None
+    """When it ends, in seconds since the epoch; None: it has no end of its own."""
+    remaining: float | None = None
+    """Seconds until then."""
+    healthy: bool | None = None
+    """Whether it was found healthy just now; None: nobody looked."""
+    fault: str | None = None
+    """What was wrong with it."""
 
 
 # --- the enclave interface ------------------------------------------------------------------------
@@ -372,32 +566,63 @@ class NativeSandboxConfig(SandboxConfig):
 
 
 class DockerSandboxConfig(SandboxConfig):
-    """A container's configuration, with the enclave interface's fields and defaults."""
+    """A container's configuration, with the enclave interface's fields and defaults.
+
+    `preload` is sandpool's own.
+    """
 
     image: str = "python:3.11-slim"
+    preload: tuple[str, ...] = ()
     command: str | list[str] | None = None
+    """Runs in the background from the sandbox's start; a string by a shell."""
     volumes: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """`{host path: {"bind": path inside, "mode": "ro" or "rw"}}`; by default "ro".  Only below the
+    manager's `containers.volume_roots`."""
     ports: dict[str, int | str | tuple[str, int] | None] = Field(default_factory=dict)
+    """Where on the host a port such as "8080/tcp" is reached: a port of 127.0.0.1, an (address,
+    port), or None for a free one.  Needs a network."""
     network: str | None = "bridge"
+    """The engine's network to join, where one is asked for."""
     extra_hosts: dict[str, str] = Field(default_factory=dict)
     platform: str | None = None
     memory_limit: str = Field(default="4g", pattern=r"^\d+[kmgKMG]?$")
     cpu_limit: float = Field(default=2.0, gt=0)
     network_enabled: bool = True
+    """Left out, as `network`, it asks for nothing: there is then no network but loopback."""
     privileged: bool = False
+    """Only where the manager's `containers.privileged` allows it."""
     remove_on_exit: bool = True
     pull_progress: bool = False
-    pull_progress_interval: float = 3.0
+    """Whether the progress of a pull is logged, every `pull_progress_interval` seconds."""
+    pull_progress_interval: float = Field(default=3.0, gt=0)
     docker_executor_workers: int = Field(default=8, gt=0)
+    """Accepted for the interface's sake: there are no worker threads."""
+
+    _preload = field_validator("preload")(check_modules)
 
 
 class DockerNotebookConfig(DockerSandboxConfig):
-    """A notebook container's configuration."""
+    """A notebook container's configuration.
+
+    Its kernel is an interpreter of the image itself, reached over the sandbox's own connection: no
+    port is opened, so `host`, `port` and `token` are accepted for the interface's sake only.
+    """
 
     image: str = "jupyter-kernel-gateway"
     host: str = "127.0.0.1"
     port: int = Field(default=8888, ge=0, le=65_535)
     token: str | None = None
+
+
+class ContainerPolicy(Value):
+    """What the containers of a manager may be given; whoever runs the manager decides."""
+
+    privileged: bool = False
+    """Whether a container may be privileged, which is as good as root on the host."""
+    host_network: bool = False
+    """Whether a container may have the host's network."""
+    volume_roots: tuple[str, ...] = ()
+    """Directories of the host; only what lies below one of them may be a volume."""
 
 
 class SandboxManagerConfig(_EnclaveModel):
@@ -415,6 +640,8 @@ class SandboxManagerConfig(_EnclaveModel):
     """Seconds after which the sweep removes a stopped or failed sandbox."""
     max_sandboxes: int = Field(default=10_000, gt=0)
     """Sandboxes of this manager at one time, pools included; past it: `NoCapacity`."""
+    containers: ContainerPolicy = ContainerPolicy()
+    """What containers may be given beyond what is safe."""
     pool_size: int = Field(default=0, ge=0)
     sandbox_config: SerializeAsAny[SandboxConfig] | dict[str, Any] | None = Field(
         default=None, repr=False

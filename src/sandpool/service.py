@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sandpool.models import (
+    DEFAULT_MAX_OUTPUT,
     ContextResult,
     DirEntry,
     ExecResult,
+    ImageInfo,
+    LimitChange,
     PoolInfo,
     PoolSpec,
     SandboxConfig,
     SandboxInfo,
+    SandboxReference,
     SandboxStatus,
     SandboxType,
     Stream,
@@ -28,9 +32,6 @@ from sandpool.models import (
 
 OnOutput = Callable[[Stream, bytes], Awaitable[None] | None]
 """Called with each piece of output as it comes; what it returns is awaited if it can be."""
-
-DEFAULT_MAX_OUTPUT = 1_048_576
-"""Bytes of stdout and of stderr that a collected run keeps."""
 
 
 class Process(Protocol):
@@ -170,6 +171,10 @@ class Contexts(Protocol):
         """Start one."""
         ...
 
+    def get(self, context_id: str) -> Context:
+        """Return one by its id; that it is gone shows when it is used, by `ContextNotFound`."""
+        ...
+
     async def list(self) -> list[str]:
         """Return the ids of the living ones."""
         ...
@@ -200,6 +205,16 @@ class Sandbox(Protocol):
     @property
     def sandbox_type(self) -> SandboxType:
         """What it is made of."""
+        ...
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until it ends by itself; None: it has no end of its own."""
+        ...
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it ends by itself, in seconds since the epoch; None: it has no end of its own."""
         ...
 
     @property
@@ -272,6 +287,15 @@ class Sandbox(Protocol):
         """Connect to a port on the sandbox's loopback."""
         ...
 
+    async def url(self, port: int, *, private: bool = False) -> str:
+        """Return an address that any HTTP or WebSocket client can call, until the lease ends.
+
+        A `private` one is for those alone who have it: it carries a token, and nothing opens the
+        port without.  The same call returns the same address.  Raises `BadAddress` for what is no
+        port; whether anything listens there is not looked at.
+        """
+        ...
+
     async def ping(self) -> None:
         """Return when the guest has answered."""
         ...
@@ -331,6 +355,10 @@ class SandboxService(Protocol):
         """Return the function schema of each of its tools."""
         ...
 
+    async def get_sandbox_logs(self, sandbox_id: str) -> str:
+        """Return the last of what the entrypoint of its pool has said in it."""
+        ...
+
     async def put_archive(self, sandbox_id: str, target_dir: str, data: bytes) -> bool:
         """Unpack a tar archive below `target_dir`."""
         ...
@@ -376,6 +404,10 @@ class SandboxService(Protocol):
         """Describe one pool; `PoolNotFound`."""
         ...
 
+    async def list_images(self) -> list[ImageInfo]:
+        """List the images that have a name, and those that its pools use, by name."""
+        ...
+
     async def update_pool(self, name: str, spec: PoolSpec) -> PoolInfo:
         """Give a pool a new definition.
 
@@ -388,6 +420,13 @@ class SandboxService(Protocol):
         """Remove a pool; `PoolInUse` while it has leases, unless `force` ends them."""
         ...
 
+    async def check_pool(self, name: str, *, check_health: bool = False) -> list[SandboxReference]:
+        """Describe a pool's ready sandboxes, oldest first, without taking any.
+
+        With `check_health` each is looked at as the pool's definition says; `PoolNotFound`.
+        """
+        ...
+
     async def wait_pool_warm(self, name: str, count: int | None = None) -> None:
         """Wait until `count` sandboxes (by default all of `warm`) are ready; `PoolDegraded`."""
         ...
@@ -398,12 +437,22 @@ class SandboxService(Protocol):
         *,
         timeout: float | None = None,
         min_remaining: float | None = None,
-        check_health: bool = False,
+        check_health: bool | None = None,
         env: Mapping[str, str | None] | None = None,
         cwd: str | None = None,
         lifetime: float | None = None,
+        limits: LimitChange | None = None,
     ) -> Sandbox:
-        """Take a sandbox for good: it is the caller's until deleted or expired."""
+        """Take a sandbox for good: it is the caller's until deleted or expired.
+
+        `limits` are this tenant's, where they are not to be the pool's: lower ones, or higher ones
+        up to the definition's `max_limits` (`InvalidSpec`).  `Unsupported` where this host or
+        backend has nothing that could hold a warm sandbox to another limit.
+
+        It has at least `min_remaining` seconds of its life left, and where `check_health` or else
+        the pool's definition says so, it has just been found healthy.  Raises `AcquireTimeout`,
+        `PoolDegraded` with the cause if there is nothing to wait for, `PoolNotFound`.
+        """
         ...
 
     def lease(
@@ -414,6 +463,7 @@ class SandboxService(Protocol):
         min_remaining: float | None = None,
         env: Mapping[str, str | None] | None = None,
         cwd: str | None = None,
+        limits: LimitChange | None = None,
     ) -> AbstractAsyncContextManager[Sandbox]:
         """Borrow a sandbox for the length of an `async with` block."""
         ...

@@ -25,12 +25,37 @@ from sandpool.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 
+_PROBLEM: dict[str, Any] = {
+    "description": "What is wrong",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "code": {"type": "string"},
+                },
+                "required": ["type", "title", "status", "detail", "code"],
+            }
+        }
+    },
+}
+
+RESPONSES: dict[int | str, dict[str, Any]] = {422: _PROBLEM, "default": _PROBLEM}
+"""How a server's description of itself shows what is no answer of success."""
+
 INTERNAL = "internal_error"
 """The code of a fault in the server itself; it says nothing more, and the server's log does."""
 
 _STATUS: Mapping[str, int] = {
-    "acquire_timeout": 408,
+    "acquire_timeout": 503,
     "backend_unavailable": 503,
+    "bad_address": 400,
+    "bad_gateway": 502,
+    "bad_request": 400,
     "context_not_found": 404,
     "create_failed": 500,
     "destroy_failed": 500,
@@ -39,7 +64,9 @@ _STATUS: Mapping[str, int] = {
     "file_missing": 404,
     "file_too_large": 413,
     "forbidden_origin": 403,
+    "gateway_timeout": 504,
     "guest_error": 500,
+    "head_too_large": 431,
     "idempotency_conflict": 409,
     "image_not_found": 400,
     "invalid_spec": 422,
@@ -47,6 +74,7 @@ _STATUS: Mapping[str, int] = {
     "lease_not_found": 404,
     "lease_over": 410,
     "manager_not_started": 503,
+    "misdirected": 421,
     "no_capacity": 429,
     "payload_too_large": 413,
     "pool_closed": 409,
@@ -68,6 +96,7 @@ _STATUS: Mapping[str, int] = {
     "tool_disabled": 400,
     "tool_not_found": 404,
     "unauthorized": 401,
+    "unhealthy": 502,
     "unknown_sandbox_type": 400,
     "unsupported": 501,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sandpool.models import NAME_PATTERN, SandboxInfo, SandboxType, Value
+from sandpool.models import NAME_PATTERN, LimitChange, SandboxInfo, SandboxType, Value
 
 _Seconds = Field(default=None, gt=0, le=31_536_000)
 
@@ -27,10 +27,13 @@ class ClaimRequest(Value):
     """Seconds to wait; None: as long as the pool's definition says."""
     min_remaining: float | None = Field(default=None, ge=0)
     """Seconds that it must have left of its lifetime."""
-    check_health: bool = False
+    check_health: bool | None = None
+    """Whether to look at it first; None: as the pool's definition says."""
     env: dict[str, str | None] = Field(default_factory=dict, repr=False)
     cwd: str | None = None
     lifetime: float | None = _Seconds
+    limits: LimitChange | None = None
+    """This tenant's, where they are not to be the pool's."""
 
 
 class LeaseRequest(Value):
@@ -40,6 +43,7 @@ class LeaseRequest(Value):
     min_remaining: float | None = Field(default=None, ge=0)
     env: dict[str, str | None] = Field(default_factory=dict, repr=False)
     cwd: str | None = None
+    limits: LimitChange | None = None
     keep_alive: float = Field(default=60.0, ge=1, le=3600)
     """Seconds without a call after which the lease ends, because its holder must be gone."""
 
@@ -47,6 +51,13 @@ class LeaseRequest(Value):
 class Claimed(Value):
     """A sandbox that is the caller's now."""
 
+    id: str
+    """The sandbox's."""
+    url: str | None
+    """Where the first of its pool's ports is, for any HTTP or WebSocket client; it carries a token,
+    and so is a secret.  None: its pool has no ports."""
+    expires_at: float | None
+    """When it ends by itself, in seconds since the epoch; None: never."""
     sandbox: SandboxInfo
     pool: str
     remaining: float | None
@@ -74,6 +85,16 @@ class LeaseState(Value):
     remaining: float | None
     """Seconds until it ends if no call keeps it alive."""
     keep_alive: float
+
+
+class PortAddress(Value):
+    """How a port of a sandbox is called from outside."""
+
+    url: str
+    """For any HTTP or WebSocket client; it carries the token, and so is a secret."""
+    port: int
+    token: str = Field(repr=False)
+    """What opens the port, for the header `X-Sandpool-Token`."""
 
 
 class Extension(Value):
