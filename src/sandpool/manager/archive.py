@@ -16,11 +16,12 @@ from typing import Any, Protocol
 
 import anyio.to_thread
 
-from sandpool.errors import FileTooLarge, InvalidSpec
+from sandpool.errors import FileTooLarge, GuestError, InvalidSpec
 from sandpool.manager.tar import MAX_ARCHIVE, MAX_DEPTH, read_members
 from sandpool.models import DirEntry
 
 _CHUNK = 64 * 1024
+_LATEST = 1 << 33
 _IN_THREAD = 1024 * 1024
 """Archives from this size on are read in a worker thread, so that the event loop goes on."""
 
@@ -94,18 +95,18 @@ async def _chunks(content: memoryview) -> AsyncIterator[bytes]:
 async def pack(source: Source, path: str, *, max_size: int = MAX_ARCHIVE) -> bytes:
     """Return a tar archive of a file or a tree, its names beginning with the last part of `path`.
 
-    Raises `FileTooLarge` once the archive would pass `max_size` bytes.
+    Raises `FileTooLarge` once the archive would pass `max_size` bytes, and `GuestError` when the
+    guest names a path that does not lie there: who unpacks the archive must not be led astray.
     """
     root = await source.stat_file(path)
     entries = [root]
     if root.type == "directory":
         entries += await source.list_files(path, depth=MAX_DEPTH)
-    prefix = root.path.rstrip("/").rpartition("/")[0] + "/"
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for entry in entries:
             # The guest's answers are untrusted: sizes are counted here, not believed.
-            info = _info(entry, entry.path.removeprefix(prefix) or ".")
+            info = _info(entry, _name(entry, root))
             content = b""
             if entry.type == "file":
                 room = max_size - packed.tell()
@@ -115,6 +116,19 @@ async def pack(source: Source, path: str, *, max_size: int = MAX_ARCHIVE) -> byt
             if packed.tell() > max_size:
                 raise FileTooLarge(f"the archive of {path} has more than {max_size} bytes")
     return packed.getvalue()
+
+
+def _name(entry: DirEntry, root: DirEntry) -> str:
+    """Return what the archive calls `entry`, found below `root`."""
+    top = root.path.rstrip("/")
+    is_below = entry.path == root.path or entry.path.startswith(top + "/")
+    name = entry.path.removeprefix(top.rpartition("/")[0]).removeprefix("/")
+    parts = name.split("/") if name else []
+    if not is_below or not root.path.startswith("/") or "\0" in name:
+        raise GuestError(f"the guest listed {entry.path!r:.200}, which is not below {root.path!r}")
+    if any(part in ("", ".", "..") for part in parts):
+        raise GuestError(f"the guest listed {entry.path!r:.200}, which is no path")
+    return name or "."
 
 
 async def _read(source: Source, path: str, room: int) -> bytes:
@@ -129,7 +143,8 @@ async def _read(source: Source, path: str, room: int) -> bytes:
 def _info(entry: DirEntry, name: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.mode = entry.mode & 0o777
-    info.mtime = int(max(entry.mtime, 0))
+    # What is not a time that the format can write, infinity and NaN included, becomes the epoch.
+    info.mtime = int(entry.mtime) if 0 <= entry.mtime < _LATEST else 0
     if entry.type == "directory":
         info.type = tarfile.DIRTYPE
     elif entry.type == "symlink":

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 
 import anyio
 
 from sandpool.backends.base import Backend
-from sandpool.errors import BackendUnavailable, UnknownSandboxType
+from sandpool.errors import BackendUnavailable, SandpoolError, UnknownSandboxType
 from sandpool.models import SandboxType
+
+_log = logging.getLogger(__name__)
 
 BackendFactory = Callable[[], Backend]
 """Makes a backend; called at most once between a manager's start and its stop."""
@@ -27,13 +30,27 @@ def default_backend() -> Backend:
     return backend
 
 
+def docker_backend() -> Backend:
+    """Return a new Docker backend, for the engine that DOCKER_HOST names."""
+    try:
+        module = importlib.import_module("sandpool.backends.docker")
+    except ImportError as error:
+        raise BackendUnavailable(f"the Docker backend cannot be loaded: {error}") from error
+    backend: Backend = module.DockerBackend()
+    return backend
+
+
 class Backends:
     """The backends of one manager, each made when it is first needed."""
 
     def __init__(self, factories: Mapping[str, BackendFactory] | None) -> None:
-        """Know how to make them; by default the native one."""
+        """Know how to make them; by default the native one and Docker's."""
         if factories is None:
-            factories = {SandboxType.NATIVE.value: default_backend}
+            factories = {
+                SandboxType.NATIVE.value: default_backend,
+                SandboxType.DOCKER.value: docker_backend,
+                SandboxType.DOCKER_NOTEBOOK.value: docker_backend,
+            }
         self._factories = {SandboxType(name): factory for name, factory in factories.items()}
         self._made: dict[SandboxType, Backend] = {}
 
@@ -59,8 +76,18 @@ class Backends:
         return self._made[sandbox_type]
 
     async def aclose(self) -> None:
-        """Close those that were made; new ones are made when they are needed again."""
+        """Close those that were made; new ones are made when they are needed again.
+
+        One that cannot be closed is logged, and holds up no other.
+        """
         made, self._made = self._made, {}
         async with anyio.create_task_group() as group:
             for backend in made.values():
-                group.start_soon(backend.aclose)
+                group.start_soon(_close, backend)
+
+
+async def _close(backend: Backend) -> None:
+    try:
+        await backend.aclose()
+    except SandpoolError:
+        _log.exception("a backend could not be closed")

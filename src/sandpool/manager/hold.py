@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from sandpool.backends.base import Box, RunOptions
 from sandpool.errors import (
@@ -13,8 +13,9 @@ from sandpool.errors import (
     SandboxLeased,
     SandpoolError,
 )
-from sandpool.models import ContextResult, DirEntry, ExecResult, Stream
-from sandpool.service import DEFAULT_MAX_OUTPUT, OnOutput, Process
+from sandpool.models import DEFAULT_MAX_OUTPUT, ContextResult, DirEntry, ExecResult, Stream
+from sandpool.proxy.gate import Gate
+from sandpool.service import ByteStream, OnOutput, Process
 
 _SHELL = "/bin/sh"
 
@@ -26,16 +27,28 @@ class Hold:
     reach the next tenant.
     """
 
-    def __init__(self, box: Box) -> None:
-        """Begin."""
+    def __init__(self, box: Box, ends_at: Callable[[], float | None] = lambda: None) -> None:
+        """Begin; `ends_at` tells when, on the monotonic clock, the right ends by itself."""
         self._box = box
+        self._ends_at = ends_at
         self._over: SandpoolError | None = None
         self._withheld: str | None = None
+        self._gate: Gate | None = None
+
+    @property
+    def ends_at(self) -> float | None:
+        """When it ends by itself, on the monotonic clock; None: never."""
+        return self._ends_at()
 
     @property
     def is_over(self) -> bool:
         """Whether the right has ended."""
         return self._over is not None
+
+    @property
+    def over(self) -> SandpoolError | None:
+        """What the right ended with; None: it has not."""
+        return self._over
 
     @property
     def box(self) -> Box:
@@ -57,9 +70,26 @@ class Hold:
         self._withheld = reason
 
     def end(self, error: SandpoolError | None = None) -> None:
-        """End the right; the first reason stays."""
+        """End the right, and all that came in by an address; the first reason stays."""
         if self._over is None:
             self._over = error or LeaseOver(f"the lease of sandbox {self._box.id} is over")
+            self.close_gate(self._over)
+
+    def gate(self) -> Gate:
+        """Return the way in for those who have its address; raises as `box` does."""
+        box = self.box
+        if self._gate is None:
+            self._gate = Gate(box.id, self._dial)
+        return self._gate
+
+    def close_gate(self, reason: SandpoolError) -> None:
+        """Cut what came in by an address, because of `reason`."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.close(reason)
+
+    async def _dial(self, port: int) -> ByteStream:
+        return await self.box.dial(port)
 
 
 class BoxFiles:
@@ -168,6 +198,10 @@ class BoxContexts:
         return BoxContext(
             self._hold, await self._hold.box.open_context(env=dict(env or {}), cwd=cwd)
         )
+
+    def get(self, context_id: str) -> BoxContext:
+        """Return one by its id; that it is gone shows when it is used."""
+        return BoxContext(self._hold, context_id)
 
     async def list(self) -> list[str]:
         """Return the ids of the living ones."""

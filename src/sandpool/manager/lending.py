@@ -71,7 +71,7 @@ class Lending:
         workshop: Workshop,
         new_pool: NewPool,
         *,
-        recycle: Recycle,
+        recycle: Recycle | None,
         max_age: float,
     ) -> None:
         """Begin without a pool.
@@ -80,13 +80,13 @@ class Lending:
             pools: Where pools are opened.
             workshop: What knows which sandboxes there can be.
             new_pool: Makes a pool of them.
-            recycle: What happens to a sandbox after each call.
+            recycle: What happens to a sandbox after each call; None: what suits its backend.
             max_age: Seconds after which an idle sandbox is replaced.
         """
         self._pools = pools
         self._workshop = workshop
         self._new_pool = new_pool
-        self._recycle: Recycle = recycle
+        self._recycle: Recycle | None = recycle
         self._max_age = max_age
         self._shared: list[_Shared] = []
 

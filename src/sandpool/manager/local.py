@@ -37,6 +37,9 @@ from sandpool.errors import (
 )
 from sandpool.manager import archive
 from sandpool.manager.backends import Backends
+from sandpool.manager.event import PoolEvent
+from sandpool.manager.launch import chosen_secrets, pool_health, pool_launch
+from sandpool.manager.launcher import Launcher
 from sandpool.manager.lending import Lending
 from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.manager import SandboxManager
@@ -51,16 +54,20 @@ from sandpool.manager.sweeper import Ages, Candidate, Sweeper
 from sandpool.manager.workshop import Workshop
 from sandpool.models import (
     NAME_PATTERN,
+    ImageInfo,
+    LimitChange,
     PoolInfo,
     PoolSpec,
     Recycle,
     SandboxConfig,
     SandboxInfo,
     SandboxManagerConfig,
+    SandboxReference,
     SandboxStatus,
     SandboxType,
     ToolResult,
 )
+from sandpool.proxy.gate import Gate
 from sandpool.service import Sandbox as ServiceSandbox
 
 _log = logging.getLogger(__name__)
@@ -89,24 +96,31 @@ class LocalSandboxManager(SandboxManager):
         images: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         cleanup_interval: int | None = None,
-        recycle: Recycle = "fresh",
+        recycle: Recycle | None = None,
+        secrets: Mapping[str, str] | None = None,
         first_epoch: int = 1,
         on_lease: Callable[[Tenancy], None] | None = None,
+        on_event: Callable[[PoolEvent], None] | None = None,
     ) -> None:
         """Describe it; nothing runs before `start`.
 
         Args:
             config: Its settings.
-            backends: What makes sandboxes, by the name of their type; by default only `native`.
+            backends: What makes sandboxes, by the name of their type; by default `native` and
+                `docker`.
             images: What image names stand for; by default what `SANDPOOL_IMAGES` says.
             clock: What time is.
             cleanup_interval: Seconds between background sweeps, where `config` does not say.
             recycle: What happens to a sandbox after `execute_tool_in_pool`: `fresh` (a new one
                 takes its place), `reset` (it is renewed under its id), or `reuse` (as it is: the
-                next caller meets what this one left).
+                next caller meets what this one left).  By default `reset` for containers, `fresh`
+                for all others.
+            secrets: What pools may ask for by name (`PoolSpec.secret_names`): values that are only
+                ever in the environment of processes in the sandboxes of those pools.
             first_epoch: What the epochs of its pools' leases begin with: more than those of any
                 manager before it, where leases outlive their manager in somebody's memory.
             on_lease: Called with every tenancy as it begins; must not wait.
+            on_event: Called with everything that happens to its pools; must neither wait nor raise.
         """
         super().__init__(config)
         self._clock = clock if clock is not None else MonotonicClock()
@@ -118,7 +132,11 @@ class LocalSandboxManager(SandboxManager):
         self._registry = Registry(self.config.max_sandboxes)
         self._pools = Pools(self._runtime)
         self._workshop = Workshop(
-            self._backends, images if images is not None else settings.images(), self._clock
+            self._backends,
+            images if images is not None else settings.images(),
+            self._clock,
+            self._runtime,
+            self.config.containers,
         )
         self._lending = Lending(
             self._pools,
@@ -134,8 +152,10 @@ class LocalSandboxManager(SandboxManager):
             interval=self._cleanup_interval,
             clock=self._clock,
         )
+        self._secrets = dict(secrets or {})
         self._first_epoch = first_epoch
         self._on_lease = on_lease
+        self._on_event = on_event
         self._running = False
         self._pool_condition = anyio.Condition()
         self._pool_lock = anyio.Lock()
@@ -164,10 +184,7 @@ class LocalSandboxManager(SandboxManager):
         with anyio.move_on_after(_STOP_BOUND, shield=True) as scope:
             await self._pools.close_all()
             await self._delete_all(self._registry.own())
-            try:
-                await self._backends.aclose()
-            except SandpoolError:
-                _log.exception("a backend could not be closed")
+            await self._backends.aclose()
             await self._runtime.aclose()
         if scope.cancelled_caught:
             _log.error("stopping took longer than %s s and was given up", _STOP_BOUND)
@@ -262,6 +279,15 @@ class LocalSandboxManager(SandboxManager):
         """Return the function schema of each of its tools; `SandboxNotFound`."""
         return self._registry.find(sandbox_id).get_available_tools()
 
+    async def get_sandbox_logs(self, sandbox_id: str) -> str:
+        """Return the last 16 KiB of what the entrypoint of its pool has said; `SandboxNotFound`.
+
+        Both streams are in it as they came.  It is empty where the pool has no entrypoint.
+        """
+        sandbox = self._registry.find(sandbox_id)
+        entrypoint = sandbox.entrypoint if isinstance(sandbox, LocalSandbox) else None
+        return "" if entrypoint is None else entrypoint.output()
+
     async def put_archive(self, sandbox_id: str, target_dir: str, data: bytes) -> bool:
         """Unpack a tar archive below `target_dir`."""
         await self._need_running()
@@ -346,10 +372,12 @@ class LocalSandboxManager(SandboxManager):
         if self._pools.has(spec.name):
             raise PoolExists(f"there is a pool {spec.name!r} already")
         self._check_room(spec.warm)
+        pool_launch(spec, self._secrets)  # raises what is wrong with it
         kind, config = SandboxType(spec.backend), pool_config(spec)
         await self._workshop.prepare(kind, config)
         pool = self._new_pool(spec, kind, config, pool_id)
         await self._pools.open(pool)
+        pool.tell("pool.created")
         return pool.info()
 
     async def list_pools(self) -> list[PoolInfo]:
@@ -359,6 +387,13 @@ class LocalSandboxManager(SandboxManager):
     async def get_pool(self, name: str) -> PoolInfo:
         """Describe one pool; `PoolNotFound`."""
         return self._pools.get(name).info()
+
+    async def list_images(self) -> list[ImageInfo]:
+        """List the images that have a name, and those that its pools use, by name."""
+        users: dict[str, list[str]] = {name: [] for name in self._workshop.images}
+        for pool in self._pools.all():
+            users.setdefault(pool.spec.image, []).append(pool.name)
+        return [ImageInfo(name=name, pools=tuple(sorted(users[name]))) for name in sorted(users)]
 
     async def update_pool(self, name: str, spec: PoolSpec) -> PoolInfo:
         """Give a pool a new definition."""
@@ -371,16 +406,26 @@ class LocalSandboxManager(SandboxManager):
         spec = unredacted_spec(spec, pool.spec)
         kind, config = SandboxType(spec.backend), pool_config(spec)
         members = None
-        if config != pool_config(pool.spec):
+        launch = pool_launch(spec, self._secrets)
+        if config != pool_config(pool.spec) or launch != pool_launch(pool.spec, self._secrets):
             await self._workshop.prepare(kind, config)
             members = self._members(spec, kind, config)
         if self._pools.get(name) is pool:
-            pool.update(spec, members)
+            secrets = chosen_secrets(spec.secret_names, self._secrets)
+            pool.update(spec, members, secrets=secrets)
+            pool.tell("pool.updated")
         return pool.info()
 
     async def delete_pool(self, name: str, *, force: bool = False) -> None:
         """Remove a pool; `PoolInUse` while it has leases, unless `force` ends them."""
-        await self._pools.close(self._pools.get(name), force=force)
+        pool = self._pools.get(name)
+        await self._pools.close(pool, force=force)
+        pool.tell("pool.deleted")
+
+    async def check_pool(self, name: str, *, check_health: bool = False) -> list[SandboxReference]:
+        """Describe a pool's ready sandboxes, oldest first, without taking any."""
+        await self._need_running()
+        return await self._pools.get(name).look(check_health=check_health)
 
     async def wait_pool_warm(self, name: str, count: int | None = None) -> None:
         """Wait until `count` sandboxes (by default all of `warm`) are ready; `PoolDegraded`."""
@@ -393,22 +438,28 @@ class LocalSandboxManager(SandboxManager):
         *,
         timeout: float | None = None,
         min_remaining: float | None = None,
-        check_health: bool = False,
+        check_health: bool | None = None,
         env: Mapping[str, str | None] | None = None,
         cwd: str | None = None,
         lifetime: float | None = None,
+        limits: LimitChange | None = None,
     ) -> ServiceSandbox:
         """Take a sandbox for good: it is the caller's until deleted or expired."""
         await self._need_running()
         tenancy = await self._pools.get(pool).claim(
             timeout=timeout,
             min_remaining=min_remaining,
-            check=check_health or None,
+            check=check_health,
             env=env,
             cwd=cwd,
             lifetime=lifetime,
+            limits=limits,
         )
         return tenancy.handle
+
+    def pool_ports(self, name: str) -> tuple[int, ...]:
+        """Return the ports that a pool's definition names; `PoolNotFound`."""
+        return self._pools.get(name).spec.ports
 
     def pool_membership(self, name: str) -> Membership:
         """Return the ids of a pool's sandboxes that are ready or claimed; `PoolNotFound`."""
@@ -437,12 +488,31 @@ class LocalSandboxManager(SandboxManager):
         """Return the handle that calls by this id go to.
 
         Raises `SandboxNotFound`, `SandboxNotActive`, `SandboxLeased` for one that is not its
-        caller's, and `Unsupported` for a kind that only runs tools.
+        caller's, `LeaseOver` or `SandboxDied` for one that has ended, and `Unsupported` for a kind
+        that only runs tools.
         """
+        self._check_ended(sandbox_id)
         sandbox = self._registry.usable(sandbox_id)
         if not isinstance(sandbox, LocalSandbox):
             raise Unsupported(f"a {sandbox.sandbox_type.value} sandbox only runs tools")
         return sandbox
+
+    def find_gate(self, sandbox_id: str) -> Gate:
+        """Return the way into the ports of a sandbox, for those who call it by its id.
+
+        Raises `SandboxNotFound`, `SandboxLeased` for one that is not its caller's, `LeaseOver` or
+        `SandboxDied` for one that has ended, and `Unsupported`.
+        """
+        self._check_ended(sandbox_id)
+        sandbox = self._registry.find(sandbox_id)
+        if not isinstance(sandbox, LocalSandbox):
+            raise Unsupported(f"a {sandbox.sandbox_type.value} sandbox only runs tools")
+        return sandbox.gate()
+
+    def _check_ended(self, sandbox_id: str) -> None:
+        over = self._registry.farewell(sandbox_id)
+        if over is not None:
+            raise over.with_traceback(None)
 
     def find_claim(self, sandbox_id: str) -> Tenancy | None:
         """Return the tenancy of a claimed sandbox; None for any other."""
@@ -460,11 +530,17 @@ class LocalSandboxManager(SandboxManager):
         env: Mapping[str, str | None] | None = None,
         cwd: str | None = None,
         lifetime: float | None = None,
+        limits: LimitChange | None = None,
     ) -> Tenancy:
         """Borrow a sandbox until the tenancy is ended: what `lease` does, without the block."""
         await self._need_running()
         return await self._pools.get(pool).borrow(
-            timeout=timeout, min_remaining=min_remaining, env=env, cwd=cwd, lifetime=lifetime
+            timeout=timeout,
+            min_remaining=min_remaining,
+            env=env,
+            cwd=cwd,
+            lifetime=lifetime,
+            limits=limits,
         )
 
     def lease(
@@ -475,11 +551,17 @@ class LocalSandboxManager(SandboxManager):
         min_remaining: float | None = None,
         env: Mapping[str, str | None] | None = None,
         cwd: str | None = None,
+        limits: LimitChange | None = None,
     ) -> AbstractAsyncContextManager[ServiceSandbox]:
         """Borrow a sandbox for the length of an `async with` block."""
         return Loan(
             lambda: self.borrow(
-                pool, timeout=timeout, min_remaining=min_remaining, env=env, cwd=cwd
+                pool,
+                timeout=timeout,
+                min_remaining=min_remaining,
+                env=env,
+                cwd=cwd,
+                limits=limits,
             )
         )
 
@@ -510,12 +592,20 @@ class LocalSandboxManager(SandboxManager):
             clock=self._clock,
             first_epoch=self._first_epoch,
             pool_id=pool_id,
+            secrets=chosen_secrets(spec.secret_names, self._secrets),
             on_lease=self._on_lease,
+            on_event=self._on_event,
         )
 
     def _members(self, spec: PoolSpec, kind: SandboxType, config: SandboxConfig) -> Members:
         make = self._workshop.maker(kind, config)
-        return Members(spec.name, make, self._registry, health=spec.health_check)
+        launcher = Launcher(
+            pool_launch(spec, self._secrets),
+            pool_health(spec),
+            runtime=self._runtime,
+            clock=self._clock,
+        )
+        return Members(spec.name, make, self._registry, launcher)
 
     def _candidates(self) -> Iterator[Candidate]:
         for sandbox in self._registry.own():

@@ -13,7 +13,7 @@ The object that is made first, the root, owns the box.  Each lease gets a handle
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,12 +24,23 @@ import anyio
 
 from sandpool.backends.base import Backend, Box, BoxSpec
 from sandpool.clock import Clock, MonotonicClock
-from sandpool.errors import CreateFailed, SandboxDied, SandboxNotActive, SandpoolError
+from sandpool.errors import (
+    CreateFailed,
+    LeaseOver,
+    SandboxDied,
+    SandboxNotActive,
+    SandpoolError,
+    Unsupported,
+)
 from sandpool.manager import archive, recipe
 from sandpool.manager.backends import default_backend
+from sandpool.manager.doors import Doors
+from sandpool.manager.entrypoint import Entrypoint
 from sandpool.manager.hold import BoxContexts, BoxFiles, Hold, command_line, follow, run_options
+from sandpool.manager.runtime import Runtime
 from sandpool.manager.sandbox import ACTIVE, Sandbox
 from sandpool.models import (
+    DEFAULT_MAX_OUTPUT,
     CommandResult,
     ExecResult,
     ExecutionStatus,
@@ -39,7 +50,9 @@ from sandpool.models import (
     SandboxType,
     ToolResult,
 )
-from sandpool.service import DEFAULT_MAX_OUTPUT, ByteStream, OnOutput, Process
+from sandpool.proxy.address import check_port
+from sandpool.proxy.gate import Gate
+from sandpool.service import ByteStream, OnOutput, Process
 
 
 @dataclass(slots=True)
@@ -54,6 +67,8 @@ class _State:
     calls: int = 0
     """Calls in progress."""
     has_tools: bool = False
+    entrypoint: Entrypoint | None = None
+    """The command that serves in it."""
     own_backend: Backend | None = field(default=None, repr=False)
     """The backend of a sandbox that was made without a manager."""
 
@@ -67,33 +82,41 @@ class LocalSandbox(Sandbox):
         sandbox_id: str | None = None,
         *,
         backend: Backend | None = None,
+        make_backend: Callable[[], Backend] = default_backend,
         spec: BoxSpec | None = None,
         images: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         sandbox_type: SandboxType = SandboxType.NATIVE,
+        runtime: Runtime | None = None,
     ) -> None:
         """Describe it; nothing runs before `start`.
 
         Args:
             config: What it is made from.
             sandbox_id: Its id; by default a new one.
-            backend: What makes its box; by default a native backend of its own.
+            backend: What makes its box; by default a backend of its own.
+            make_backend: What makes that one; by default it is a native one.
             spec: The box, where the caller has worked it out from `config` already.
             images: What `config`'s image names stand for.
             clock: What time is.
             sandbox_type: What it is made of.
+            runtime: What keeps the doors to its ports open; by default one of its own.
         """
         super().__init__(config, sandbox_id)
         self._clock = clock if clock is not None else MonotonicClock()
         self._type = sandbox_type
         self._backend = backend
-        self._spec = spec if spec is not None else recipe.box_spec(config, images or {})
+        self._make_backend = make_backend
+        self._spec = (
+            spec if spec is not None else recipe.box_spec(config, images or {}, sandbox_type)
+        )
         self.created_at = self._clock.utc()
         self._state = _State(
             SandboxStatus.INITIALIZING, self._clock.now(), updated_at=self.created_at
         )
         self._hold: Hold | None = None
         self._withheld: str | None = None
+        self._doors = Doors(runtime)
 
     # What it is.
 
@@ -146,6 +169,33 @@ class LocalSandbox(Sandbox):
         """The box, once there is one."""
         return self._state.box
 
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until its lease ends by itself; None: it does not."""
+        ends_at = None if self._hold is None else self._hold.ends_at
+        return None if ends_at is None else max(0.0, ends_at - self._clock.now())
+
+    @property
+    def expires_at(self) -> float | None:
+        """When its lease ends by itself, in seconds since the epoch; None: it does not."""
+        remaining = self.remaining
+        return None if remaining is None else self._clock.utc().timestamp() + remaining
+
+    @property
+    def entrypoint(self) -> Entrypoint | None:
+        """The command that serves in it, if its pool's definition names one."""
+        return self._state.entrypoint
+
+    @entrypoint.setter
+    def entrypoint(self, entrypoint: Entrypoint) -> None:
+        self._state.entrypoint = entrypoint
+
+    def farewell(self) -> SandpoolError | None:
+        """Return what calls raise because it has ended for its holder; None: it has not."""
+        if self._hold is not None and self._hold.over is not None:
+            return self._hold.over
+        return None if self._state.box is None else self._state.box.died
+
     def update_status(self, status: SandboxStatus) -> None:
         """Note a change of status, and when it was."""
         self._state.status = status
@@ -170,7 +220,7 @@ class LocalSandbox(Sandbox):
             await self.initialize_tools()
             backend = self._backend
             if backend is None:
-                backend = self._state.own_backend = default_backend()
+                backend = self._state.own_backend = self._make_backend()
             self.adopt(await backend.create(self._spec, box_id=self.id))
         except BaseException as error:
             # Cancel: the backend has left no box behind; what is left is ours.
@@ -189,11 +239,29 @@ class LocalSandbox(Sandbox):
         box.on_death(self._note_death)
         self.update_status(SandboxStatus.RUNNING)
 
+    async def renew(self) -> None:
+        """Give it an inside without any past; same id."""
+        box = self._state.box
+        if box is not None:
+            if self._hold is not None:
+                self._hold.end()
+            await self._doors.aclose()
+            try:
+                await box.reset()
+            except Unsupported:
+                await super().renew()
+            else:
+                self.adopt(box)
+        else:
+            await super().renew()
+
     async def stop(self) -> None:
         """Destroy its box; it can be started again."""
         box = self._state.box
         if box is not None:
             self.update_status(SandboxStatus.STOPPING)
+            if self._hold is not None:
+                self._hold.close_gate(LeaseOver(f"sandbox {self.id} has ended"))
             try:
                 await box.destroy()
             except BaseException as error:
@@ -202,6 +270,7 @@ class LocalSandbox(Sandbox):
                 raise
             self._state.box = None
         self._hold = None
+        await self._doors.aclose()
         await self._close_own_backend()
         if self._state.status is not SandboxStatus.STOPPED:
             self.update_status(SandboxStatus.STOPPED)
@@ -243,6 +312,11 @@ class LocalSandbox(Sandbox):
     def use(self, hold: Hold) -> None:
         """Work through `hold` from now on; called by `lend` on the new handle."""
         self._hold = hold
+
+    def show_limits(self, limits: Mapping[str, int | float]) -> None:
+        """Describe the sandbox with limits that its tenant alone has."""
+        merged = {**self.config.resource_limits, **limits}
+        self.config = self.config.model_copy(update={"resource_limits": merged})
 
     def withhold(self, reason: str | None) -> None:
         """Refuse calls on this object with `SandboxLeased`, until called again with None.
@@ -365,7 +439,20 @@ class LocalSandbox(Sandbox):
     async def dial(self, port: int) -> ByteStream:
         """Connect to a port on the sandbox's loopback."""
         with self._using() as box:
-            return await box.dial(port)
+            return await box.dial(check_port(port))
+
+    async def url(self, port: int, *, private: bool = False) -> str:
+        """Return the address of a port: a loopback port of this machine, until the lease ends.
+
+        Whoever can reach this machine's loopback can use it.  A `private` one asks each connection
+        for its token: as the password in the URL, or in the header `X-Sandpool-Token`.
+        """
+        return await self._doors.open(self.gate(), check_port(port), is_private=private)
+
+    def gate(self) -> Gate:
+        """Return the way in for those who have an address; ends with the lease."""
+        with self._using():
+            return self._need_hold().gate()
 
     async def ping(self) -> None:
         """Return when the guest has answered."""

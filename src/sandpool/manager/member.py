@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import anyio
 
-from sandpool.backends.base import RunOptions
-from sandpool.errors import CreateFailed, SandpoolError
+from sandpool.errors import SandpoolError
+from sandpool.manager.launcher import Launcher
 from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.registry import Registry, withheld_text
 from sandpool.manager.sandbox import Sandbox
-from sandpool.models import HealthCheck, SandboxStatus
+from sandpool.models import SandboxStatus
 
 _log = logging.getLogger(__name__)
 
@@ -33,17 +33,15 @@ def ignore_death(sandbox: Sandbox) -> None:
 class Members:
     """Implements `pool.Factory` for sandboxes."""
 
-    def __init__(
-        self, pool: str, make: Maker, registry: Registry, *, health: HealthCheck | None = None
-    ) -> None:
+    def __init__(self, pool: str, make: Maker, registry: Registry, launcher: Launcher) -> None:
         """Make sandboxes for the pool of this name, with ids in `registry`."""
         self._pool = pool
         self._make = make
         self._registry = registry
-        self.health = health if health is not None else HealthCheck()
-        """What a healthy sandbox answers to, besides its guest's ping."""
+        self.launcher = launcher
+        """What makes them ready, and looks whether they are."""
         self.on_death: Callable[[Sandbox], None] = ignore_death
-        """Told of each sandbox that dies by itself."""
+        """Told of each sandbox that dies by itself, or whose server does."""
         self.resetting: list[str] = []
         """The ids of those that are being renewed, oldest first."""
 
@@ -71,7 +69,7 @@ class Members:
         """Raise unless the sandbox is healthy; called before it is lent and now and then."""
         await item.check()
         if isinstance(item, LocalSandbox):
-            await self._check_service(item)
+            await self.launcher.check(item)
 
     async def reset(self, item: Sandbox) -> None:
         """Give a sandbox a new inside under its old id; called when a lease ends.
@@ -106,7 +104,7 @@ class Members:
     async def _admit(self, sandbox: Sandbox) -> None:
         if isinstance(sandbox, LocalSandbox):
             # Its guest has answered a moment ago, or there would be no box.
-            await self._check_service(sandbox)
+            await self.launcher.launch(sandbox, lambda: self._note_end(sandbox))
         else:
             await sandbox.check()
         self._registry.check_present(sandbox)
@@ -114,19 +112,14 @@ class Members:
             sandbox.need_box().on_death(lambda _: self.on_death(sandbox))
         sandbox.update_status(SandboxStatus.IDLE)
 
-    async def _check_service(self, sandbox: LocalSandbox) -> None:
-        """Check what runs in the sandbox, as the pool's definition says."""
-        box, health = sandbox.need_box(), self.health
-        if health.kind == "exec":
-            result = await box.exec(RunOptions(argv=health.command, timeout=health.timeout))
-            if not result.ok:
-                said = (result.stderr or result.stdout).strip()[-200:]
-                raise CreateFailed(
-                    f"the health check {health.command[0]!r} ended with {result.exit_code}: {said}"
-                )
-        elif health.kind == "tcp" and health.port is not None:
-            stream = await box.dial(health.port)
-            await stream.aclose()
+    def _note_end(self, sandbox: LocalSandbox) -> None:
+        """Be told that a sandbox's server has ended by itself."""
+        if sandbox.entrypoint is not None and sandbox.entrypoint.epitaph is not None:
+            sandbox.metadata["error"] = f"its server {sandbox.entrypoint.epitaph}"
+        if sandbox.status is SandboxStatus.IDLE:
+            # A tenant keeps what it has: its files are there, whatever has become of the server.
+            sandbox.update_status(SandboxStatus.ERROR)
+        self.on_death(sandbox)
 
 
 async def end(sandbox: Sandbox) -> None:

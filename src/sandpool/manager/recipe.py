@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from sandpool.backends.base import BoxSpec, Limits
 from sandpool.errors import ImageNotFound, InvalidSpec, UnknownSandboxType, Unsupported
+from sandpool.manager.containers import container_spec
 from sandpool.models import (
+    ContainerPolicy,
     DockerNotebookConfig,
     DockerSandboxConfig,
     NativeSandboxConfig,
@@ -91,11 +93,18 @@ def invalid(what: str, error: ValidationError) -> InvalidSpec:
     return InvalidSpec(f"{what}: {'; '.join(faults)}")
 
 
-def box_spec(config: SandboxConfig, images: Mapping[str, str]) -> BoxSpec:
-    """Return what a native backend makes from an enclave configuration.
+def box_spec(
+    config: SandboxConfig,
+    images: Mapping[str, str],
+    sandbox_type: SandboxType = SandboxType.NATIVE,
+    policy: ContainerPolicy | None = None,
+) -> BoxSpec:
+    """Return what the backend of a type makes from an enclave configuration.
 
     Raises `InvalidSpec`, `ImageNotFound`, or `Unsupported` naming the field.
     """
+    if sandbox_type is not SandboxType.NATIVE and isinstance(config, DockerSandboxConfig):
+        return _container_box(config, images, policy or ContainerPolicy())
     image = "host"
     preload: tuple[str, ...] = ()
     limits = dict(config.resource_limits)
@@ -118,9 +127,32 @@ def box_spec(config: SandboxConfig, images: Mapping[str, str]) -> BoxSpec:
     )
 
 
-def pool_config(spec: PoolSpec) -> NativeSandboxConfig:
+def _container_box(
+    config: DockerSandboxConfig, images: Mapping[str, str], policy: ContainerPolicy
+) -> BoxSpec:
+    limits = dict(config.resource_limits)
+    if not limits.keys() & {"memory", "memory_mb"}:
+        limits["memory"] = config.memory_limit
+    if not limits.keys() & {"cpu", "cpus"}:
+        limits["cpus"] = config.cpu_limit
+    image = images.get(config.image, config.image)
+    if image == "host" or image.startswith("/"):
+        # That stands for it where there are no containers.
+        image = config.image
+    return BoxSpec(
+        image=image,
+        preload=config.preload,
+        env=dict(config.env_vars),
+        working_dir=config.working_dir,
+        limits=parse_limits(limits),
+        container=container_spec(config, policy),
+    )
+
+
+def pool_config(spec: PoolSpec) -> NativeSandboxConfig | DockerSandboxConfig:
     """Return the configuration that the sandboxes of a pool have."""
-    return NativeSandboxConfig(
+    kind = DockerSandboxConfig if spec.backend == "docker" else NativeSandboxConfig
+    return kind(
         image=spec.image,
         preload=spec.preload,
         tools_config={name: dict(settings) for name, settings in spec.tools_config.items()},
@@ -136,7 +168,13 @@ def pool_config(spec: PoolSpec) -> NativeSandboxConfig:
 
 
 def shared_pool(
-    name: str, config: SandboxConfig, box: BoxSpec, *, size: int, recycle: Recycle, max_age: float
+    name: str,
+    config: SandboxConfig,
+    box: BoxSpec,
+    *,
+    size: int,
+    recycle: Recycle | None,
+    max_age: float,
 ) -> PoolSpec:
     """Return the definition of a pool of `size` sandboxes that `initialize_pool` asks for.
 
@@ -145,6 +183,7 @@ def shared_pool(
     return PoolSpec(
         name=name,
         image=box.image,
+        backend="native" if box.container is None else "docker",
         cpus=box.limits.cpus,
         memory_mb=box.limits.memory_mb,
         disk_mb=box.limits.disk_mb,
@@ -156,7 +195,7 @@ def shared_pool(
         warm=size,
         max=size,
         max_age=max_age,
-        recycle=recycle,
+        recycle=recycle or ("fresh" if box.container is None else "reset"),
     )
 
 

@@ -7,21 +7,27 @@ G3  A tenure exists only for a sandbox that is here.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandpool.errors import (
     CreateFailed,
+    LeaseOver,
     NoCapacity,
     SandboxExists,
     SandboxLeased,
     SandboxNotActive,
     SandboxNotFound,
+    SandpoolError,
 )
 from sandpool.manager.sandbox import ACTIVE, Sandbox
 
 _RETRY_AFTER = 1.0
 """Seconds after which a caller that met a full manager might try again."""
+
+_REMEMBERED = 10_000
+"""Ids of sandboxes that have ended, the latest of them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +38,8 @@ class Tenure:
     """The pool that it belongs to."""
     claimed: Sandbox | None = None
     """The handle of whoever claimed it, which calls by id go through; None: idle, or lent."""
+    over: SandpoolError | None = None
+    """What its claim has ended with: it is not lent again, and will soon be gone."""
 
 
 class Registry:
@@ -43,6 +51,7 @@ class Registry:
         self.sandboxes: dict[str, Sandbox] = {}
         """Every sandbox, in the order in which they were made."""
         self._tenures: dict[str, Tenure] = {}
+        self._ended: OrderedDict[str, SandpoolError | None] = OrderedDict()
 
     @property
     def room(self) -> int:
@@ -60,13 +69,30 @@ class Registry:
                 retry_after=_RETRY_AFTER,
             )
         self.sandboxes[sandbox.id] = sandbox
+        self._ended.pop(sandbox.id, None)
         if pool is not None:
             self._tenures[sandbox.id] = Tenure(pool)
 
     def remove(self, sandbox_id: str) -> None:
-        """Forget a sandbox."""
-        self.sandboxes.pop(sandbox_id, None)
+        """Forget a sandbox, but for the fact that it was there, and how it ended."""
+        if sandbox_id in self.sandboxes:
+            self._ended[sandbox_id] = self.farewell(sandbox_id)
+            del self.sandboxes[sandbox_id]
+            if len(self._ended) > _REMEMBERED:
+                self._ended.popitem(last=False)
         self._tenures.pop(sandbox_id, None)
+
+    def farewell(self, sandbox_id: str) -> SandpoolError | None:
+        """Return what calls by an id raise because its sandbox has ended; None: it has not.
+
+        Of those that are not here any more, only the latest are remembered.
+        """
+        if sandbox_id in self._ended:
+            return self._ended[sandbox_id] or LeaseOver(f"sandbox {sandbox_id} has ended")
+        tenure = self._tenures.get(sandbox_id)
+        if tenure is not None and tenure.claimed is None:
+            return tenure.over
+        return self.find(sandbox_id).farewell() if sandbox_id in self.sandboxes else None
 
     def detach(self, sandbox_id: str) -> None:
         """Keep a pool's sandbox as a record of its own, when its pool gives it up."""

@@ -15,7 +15,13 @@ from typing import Any, Self
 import anyio.to_thread
 
 from sandpool.clock import MonotonicClock
-from sandpool.errors import SandboxNotActive, ToolDisabled, ToolNotFound, Unsupported
+from sandpool.errors import (
+    SandboxNotActive,
+    SandpoolError,
+    ToolDisabled,
+    ToolNotFound,
+    Unsupported,
+)
 from sandpool.ids import new_sandbox_id
 from sandpool.manager import archive
 from sandpool.manager.recipe import redacted
@@ -68,6 +74,10 @@ class Sandbox(abc.ABC):
     def is_in_use(self) -> bool:
         """Whether a call is in progress, as far as is known."""
         return self.status is SandboxStatus.BUSY
+
+    def farewell(self) -> SandpoolError | None:
+        """Return what calls raise because it has ended for its holder; None: it has not."""
+        return None
 
     @abc.abstractmethod
     async def start(self) -> None:

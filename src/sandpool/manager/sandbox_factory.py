@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from sandpool import config as settings
 from sandpool.errors import InvalidSpec, UnknownSandboxType
+from sandpool.manager.docker_sandbox import DockerNotebookSandbox, DockerSandbox
 from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.recipe import parse_config, parse_type
 from sandpool.manager.sandbox import Sandbox
@@ -15,13 +16,20 @@ from sandpool.models import SandboxConfig, SandboxType
 SandboxClass = TypeVar("SandboxClass", bound=type[Sandbox])
 
 
+_OURS: frozenset[type[Sandbox]] = frozenset((LocalSandbox, DockerSandbox, DockerNotebookSandbox))
+
+
 class SandboxFactory:
     """Knows every class of sandboxes by its type.
 
     The register is one for the whole program, as the enclave interface has it.
     """
 
-    _classes: ClassVar[dict[SandboxType, type[Sandbox]]] = {SandboxType.NATIVE: LocalSandbox}
+    _classes: ClassVar[dict[SandboxType, type[Sandbox]]] = {
+        SandboxType.NATIVE: LocalSandbox,
+        SandboxType.DOCKER: DockerSandbox,
+        SandboxType.DOCKER_NOTEBOOK: DockerNotebookSandbox,
+    }
 
     @classmethod
     def register_sandbox(
@@ -36,6 +44,15 @@ class SandboxFactory:
     def get_available_types(cls) -> list[SandboxType]:
         """Return the types that `create_sandbox` knows."""
         return list(cls._classes)
+
+    @classmethod
+    def has_class_of_others(cls, sandbox_type: SandboxType) -> bool:
+        """Whether somebody has registered a class for this type that needs none of our backends.
+
+        Ours bring a backend of their own, which is not for a manager that was given others.
+        """
+        found = cls._classes.get(sandbox_type)
+        return found is not None and found not in _OURS
 
     @classmethod
     def create_sandbox(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Literal, NamedTuple
 
 import anyio
 
-from sandpool.backends.base import Binding
+from sandpool.backends.base import Binding, Limits
 from sandpool.clock import Clock
 from sandpool.errors import (
     AcquireTimeout,
@@ -21,14 +22,27 @@ from sandpool.errors import (
     Unsupported,
 )
 from sandpool.ids import new_pool_id
+from sandpool.manager.durations import Durations
+from sandpool.manager.event import EventKind, PoolEvent, pool_event
 from sandpool.manager.hold import Hold
+from sandpool.manager.launch import longest_launch, pool_health
 from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.member import Members
 from sandpool.manager.recipe import redacted_spec
 from sandpool.manager.registry import Registry
 from sandpool.manager.sandbox import ACTIVE, Sandbox
-from sandpool.models import PoolInfo, PoolSpec, SandboxStatus, check_env, check_working_dir
+from sandpool.models import (
+    LimitChange,
+    PoolInfo,
+    PoolSpec,
+    SandboxReference,
+    SandboxStatus,
+    check_env,
+    check_working_dir,
+)
 from sandpool.pool import Lease, Policy, Pool
+from sandpool.pool.bound import within
+from sandpool.pool.events import Created, Event, Leased
 from sandpool.service import Sandbox as ServiceSandbox
 
 _BIND_BOUND = 5.0
@@ -74,7 +88,7 @@ class Tenancy:
         self.sandbox: Sandbox = item
         """The tenant's handle."""
         if isinstance(item, LocalSandbox):
-            self._hold = Hold(item.need_box())
+            self._hold = Hold(item.need_box(), lambda: lease.expires_at)
             self.sandbox = item.lend(self._hold)
         item.update_status(SandboxStatus.BUSY)
         lease.on_end(self._ended)
@@ -125,12 +139,30 @@ class Tenancy:
                 raise Unsupported(f"a {kind} sandbox cannot be given an environment at hand-over")
             return
         # What one tenant was given must not reach the next, and it cannot be taken back for sure.
-        self.is_spoilt = bool(env) or cwd is not None
+        self.is_spoilt = self.is_spoilt or bool(env) or cwd is not None
         binding = Binding(epoch=self._lease.epoch, env=env, cwd=cwd)
         with anyio.move_on_after(_BIND_BOUND) as scope:
             await item.need_box().bind(binding)
         if scope.cancelled_caught:
             raise SandboxDied(f"sandbox {item.id} did not answer", reason="backend")
+
+    async def change_limits(self, change: LimitChange | None) -> None:
+        """Hold the sandbox to this tenant's limits, if any; `Unsupported`, `InvalidSpec`."""
+        if change is None:
+            return
+        item = self._item
+        if not isinstance(item, LocalSandbox) or not isinstance(self.sandbox, LocalSandbox):
+            kind = item.sandbox_type.value
+            raise Unsupported(f"the limits of a {kind} sandbox cannot be changed at hand-over")
+        # The next tenant's are the pool's, and what a failed change has left is not known.
+        self.is_spoilt = True
+        with anyio.move_on_after(_BIND_BOUND) as scope:
+            await item.need_box().set_limits(_changed(item.spec.limits, change))
+        if scope.cancelled_caught:
+            raise SandboxDied(f"sandbox {item.id} could not be limited in time", reason="backend")
+        # It has no tenant after this one: whoever asks by its id and whoever holds it see them.
+        item.show_limits(change.given())
+        self.sandbox.show_limits(change.given())
 
     def on_end(self, callback: Callable[[Tenancy], None]) -> None:
         """Call `callback(self)` once, when it ends; at once if it has."""
@@ -160,6 +192,8 @@ class Tenancy:
         if self._hold is not None:
             self._hold.end(_farewell(self.id, self._pool.name, reason))
         self._pool.forget(self)
+        kind: EventKind = "sandbox.expired" if reason == "expired" else "sandbox.released"
+        self._pool.tell(kind, self.id, lease_id=self.lease_id, detail=reason)
         goes_back = reason == "released" and self._pool.spec.recycle == "reuse"
         if goes_back and not self.is_spoilt and self._item.status is SandboxStatus.BUSY:
             self._item.update_status(SandboxStatus.IDLE)
@@ -186,21 +220,35 @@ class SandboxPool:
         clock: Clock,
         first_epoch: int = 1,
         pool_id: str | None = None,
+        secrets: Mapping[str, str] | None = None,
         on_lease: Callable[[Tenancy], None] | None = None,
+        on_event: Callable[[PoolEvent], None] | None = None,
     ) -> None:
-        """Describe it; `pool.run` opens it."""
+        """Describe it; `pool.run` opens it.
+
+        `secrets` is what its definition asks for by name: every tenant's processes have them.
+        """
         self.spec = spec
         self.pool_id = pool_id or new_pool_id()
         self.members = members
         self.pool: Pool[Sandbox] = Pool(
-            members, policy(spec), name=spec.name, clock=clock, first_epoch=first_epoch
+            members,
+            policy(spec),
+            name=spec.name,
+            clock=clock,
+            first_epoch=first_epoch,
+            on_event=self._hear,
         )
         self.claims: dict[str, Tenancy] = {}
         """The claimed ones by the id of their sandbox."""
+        self._waits = Durations()
+        self._creations = Durations()
+        self._secrets = dict(secrets or {})
         self._registry = registry
         self._clock = clock
         self._on_lease: Callable[[Tenancy], None] = on_lease or (lambda _: None)
-        members.on_death = self.pool.report_dead
+        self._on_event: Callable[[PoolEvent], None] = on_event or (lambda _: None)
+        members.on_death = self._lose
 
     @property
     def name(self) -> str:
@@ -216,6 +264,7 @@ class SandboxPool:
         env: Mapping[str, str | None] | None = None,
         cwd: str | None = None,
         lifetime: float | None = None,
+        limits: LimitChange | None = None,
     ) -> Tenancy:
         """Take a lease and bind its sandbox.
 
@@ -229,6 +278,7 @@ class SandboxPool:
             _check_env(env)
         if cwd is not None:
             _check_cwd(cwd)
+        change = _change(limits, self.spec)
         begun = self._clock.now()
         left = timeout
         while True:
@@ -236,7 +286,10 @@ class SandboxPool:
             # Cancel: from here on the lease is ours, and every way out of here ends it.
             try:
                 tenancy = Tenancy(self, lease)
-                await tenancy.bind(env or _NO_ENV, cwd)
+                # Before its environment: a sandbox that cannot be had like this gets no secret.
+                await tenancy.change_limits(change)
+                await tenancy.bind({**self._secrets, **(env or _NO_ENV)}, cwd)
+                self._check_remaining(lease, min_remaining)
                 tenancy.limit(lifetime, self._clock.now())
             except (SandboxDied, SandboxNotActive) as died:
                 self._reject(lease)
@@ -252,7 +305,18 @@ class SandboxPool:
                 raise
             else:
                 self._on_lease(tenancy)
+                self.tell("sandbox.leased", tenancy.id, lease_id=tenancy.lease_id)
                 return tenancy
+
+    def _check_remaining(self, lease: Lease[Sandbox], min_remaining: float | None) -> None:
+        """Refuse a sandbox whose binding took what it had to spare, as if it had just ended."""
+        need = self.spec.min_remaining if min_remaining is None else min_remaining
+        ends_at = lease.expires_at
+        if ends_at is not None and ends_at - self._clock.now() < need:
+            raise SandboxDied(
+                f"sandbox {lease.item.id} has less than {need:g}s of its life left",
+                reason="expired",
+            )
 
     async def claim(
         self,
@@ -263,6 +327,7 @@ class SandboxPool:
         env: Mapping[str, str | None] | None = None,
         cwd: str | None = None,
         lifetime: float | None = None,
+        limits: LimitChange | None = None,
     ) -> Tenancy:
         """Borrow for good: from now on, calls by the sandbox's id are the tenant's."""
         if lifetime is None:
@@ -274,6 +339,7 @@ class SandboxPool:
             env=env,
             cwd=cwd,
             lifetime=lifetime,
+            limits=limits,
         )
         # One claimed sandbox is never lent again, whatever the pool does after a borrow.
         tenancy.is_spoilt = True
@@ -281,6 +347,7 @@ class SandboxPool:
         if tenure is not None:
             tenure.claimed = tenancy.sandbox
             self.claims[tenancy.id] = tenancy
+        self.tell("sandbox.claimed", tenancy.id, lease_id=tenancy.lease_id)
         return tenancy
 
     def forget(self, tenancy: Tenancy) -> None:
@@ -290,6 +357,7 @@ class SandboxPool:
             tenure = self._registry.tenure(tenancy.id)
             if tenure is not None:
                 tenure.claimed = None
+                tenure.over = tenancy.sandbox.farewell()
 
     def ids(self) -> list[str]:
         """Return the ids of its sandboxes, idle ones first, in the order of their hand-out."""
@@ -302,19 +370,62 @@ class SandboxPool:
         """Return the ids of its sandboxes, without those that are lent for a time."""
         return Membership([sandbox.id for sandbox in self.pool.idle()], list(self.claims))
 
+    async def look(self, *, check_health: bool) -> list[SandboxReference]:
+        """Describe the ready ones in the order of their hand-out, without taking any.
+
+        With `check_health` each is looked at, all at the same time, as the definition says; what is
+        found is told and not acted upon.
+        """
+        found = self.pool.idle()
+        faults: dict[str, str] = {}
+
+        async def check(sandbox: Sandbox) -> None:
+            bound = self.spec.health_check.timeout
+            try:
+                await within(self._clock, bound, lambda: self.members.check(sandbox))
+            except (SandpoolError, TimeoutError) as error:
+                faults[sandbox.id] = str(error)
+
+        if check_health:
+            async with anyio.create_task_group() as group:
+                for sandbox in found:
+                    group.start_soon(check, sandbox)
+        return [self._reference(sandbox, check_health, faults.get(sandbox.id)) for sandbox in found]
+
+    def _reference(self, sandbox: Sandbox, checked: bool, fault: str | None) -> SandboxReference:
+        healthy = fault is None if checked else None
+        ends_at = self.pool.ends_at(sandbox)
+        if ends_at is None:
+            return SandboxReference(id=sandbox.id, healthy=healthy, fault=fault)
+        remaining = max(0.0, ends_at - self._clock.now())
+        return SandboxReference(
+            id=sandbox.id,
+            expires_at=round(self._clock.utc().timestamp() + remaining, 3),
+            remaining=remaining,
+            healthy=healthy,
+            fault=fault,
+        )
+
     async def wait_filled(self) -> None:
         """Wait until it has `warm` members, lent ones included; `PoolDegraded`, `PoolClosed`."""
         stats = self.pool.stats()
         await self.pool.wait_warm(max(0, self.spec.warm - stats.leased - stats.resetting))
 
-    def update(self, spec: PoolSpec, members: Members | None) -> None:
+    def update(
+        self,
+        spec: PoolSpec,
+        members: Members | None,
+        *,
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
         """Take a new definition; with `members` given, idle sandboxes are replaced by theirs."""
         self.spec = spec
+        self._secrets = dict(secrets or {})
         self.pool.update(policy(spec))
         if members is None:
-            self.members.health = spec.health_check
+            self.members.launcher.health = pool_health(spec)
             return
-        members.on_death = self.pool.report_dead
+        members.on_death = self._lose
         self.members = members
         self.pool.replace_idle(members)
 
@@ -336,8 +447,37 @@ class SandboxPool:
             create_failures=stats.create_failures,
             hits=stats.hits,
             misses=stats.misses,
+            waits=self._waits.quantiles(),
+            creations=self._creations.quantiles(),
             last_error=stats.last_error,
         )
+
+    def tell(
+        self,
+        kind: EventKind,
+        sandbox_id: str | None = None,
+        *,
+        lease_id: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        """Say to who listens what has happened."""
+        self._on_event(PoolEvent(kind, self.name, sandbox_id, lease_id, detail))
+
+    def _hear(self, event: Event) -> None:
+        match event:
+            case Leased(seconds=seconds):
+                self._waits.add(seconds)
+            case Created(seconds=seconds):
+                self._creations.add(seconds)
+            case _:
+                pass
+        found = pool_event(self.name, event)
+        if found is not None:
+            self._on_event(found)
+
+    def _lose(self, sandbox: Sandbox) -> None:
+        self.tell("sandbox.died", sandbox.id)
+        self.pool.report_dead(sandbox)
 
     def _reject(self, lease: Lease[Sandbox]) -> None:
         self.pool.report_dead(lease.item)
@@ -347,9 +487,17 @@ class SandboxPool:
 _REFILL_DELAY = 0.004
 """Seconds.  A fork takes a processor for longer than it takes a lease's first output to come."""
 
+_EXPIRY_SPREAD = 0.1
+"""The share of their useful life over which sandboxes of one age are replaced."""
+
+_CREATE_TIMEOUT = 60.0
+_RESET_TIMEOUT = 10.0
+"""Seconds for a sandbox to come up, and to be renewed, without what its pool launches in it."""
+
 
 def policy(spec: PoolSpec) -> Policy:
     """Return how the generic pool is to keep what `spec` defines."""
+    serves = bool(spec.entrypoint)
     return Policy(
         warm=spec.warm,
         max=spec.max,
@@ -358,13 +506,19 @@ def policy(spec: PoolSpec) -> Policy:
         lifetime=spec.lifetime,
         min_remaining=spec.min_remaining,
         refill_delay=_REFILL_DELAY,
+        oldest_first=serves,
+        expiry_spread=_EXPIRY_SPREAD,
         max_age=spec.max_age,
         claim_timeout=spec.claim_timeout,
         maintain_every=spec.maintain_every,
-        check_interval=spec.health_check.interval,
+        # A guest that dies is heard of; what else there is to look at has to be looked at.
+        check_interval=None if spec.health_check.kind == "guest" else spec.maintain_every,
         # A sandbox that had tenants before is never handed on without a look at it.
         check_at_handover=spec.check_at_handover or spec.recycle == "reuse",
         check_timeout=spec.health_check.timeout,
+        create_timeout=_CREATE_TIMEOUT + longest_launch(spec),
+        reset_timeout=_RESET_TIMEOUT + longest_launch(spec),
+        degraded_after=spec.create_retries + 1,
     )
 
 
@@ -373,6 +527,32 @@ def _check_times(**times: float | None) -> None:
         # Not `seconds < 0`: that would let a NaN through.
         if seconds is not None and not seconds >= 0:
             raise InvalidSpec(f"{name} must be a number of seconds, not {seconds!r}")
+
+
+def _change(limits: LimitChange | None, spec: PoolSpec) -> LimitChange | None:
+    """Return what is to be changed of the pool's limits; `InvalidSpec` where it is too much."""
+    if limits is None:
+        return None
+    most = (spec.max_limits or LimitChange()).given()
+    for name, value in limits.given().items():
+        highest = most[name] if name in most else getattr(spec, name)
+        if value > highest:
+            raise InvalidSpec(
+                f"limits: {name} is {value}, and pool {spec.name} lets at most {highest} be asked "
+                "for (max_limits)"
+            )
+    is_other = any(value != getattr(spec, name) for name, value in limits.given().items())
+    return limits if is_other else None
+
+
+def _changed(limits: Limits, change: LimitChange) -> Limits:
+    return replace(
+        limits,
+        memory_mb=change.memory_mb or limits.memory_mb,
+        cpus=change.cpus or limits.cpus,
+        pids=change.pids or limits.pids,
+        disk_mb=change.disk_mb or limits.disk_mb,
+    )
 
 
 def _check_env(env: Mapping[str, str | None]) -> None:

@@ -10,23 +10,38 @@ from sandpool.manager.backends import Backends
 from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.member import Maker
 from sandpool.manager.recipe import box_spec
+from sandpool.manager.runtime import Runtime
 from sandpool.manager.sandbox import Sandbox
 from sandpool.manager.sandbox_factory import SandboxFactory
-from sandpool.models import SandboxConfig, SandboxType
+from sandpool.models import ContainerPolicy, SandboxConfig, SandboxType
 
 
 class Workshop:
     """Makes sandbox objects; nothing runs before they are started."""
 
-    def __init__(self, backends: Backends, images: Mapping[str, str], clock: Clock) -> None:
+    def __init__(
+        self,
+        backends: Backends,
+        images: Mapping[str, str],
+        clock: Clock,
+        runtime: Runtime,
+        policy: ContainerPolicy,
+    ) -> None:
         """Use these backends; `images` says what image names stand for."""
         self._backends = backends
-        self._images = images
+        self._policy = policy
+        self._images = dict(images)
         self._clock = clock
+        self._runtime = runtime
 
-    def box_spec(self, config: SandboxConfig) -> BoxSpec:
+    @property
+    def images(self) -> list[str]:
+        """The names that stand for an image here; `host` always does."""
+        return ["host", *self._images]
+
+    def box_spec(self, sandbox_type: SandboxType, config: SandboxConfig) -> BoxSpec:
         """Return what a backend would make from `config`; `InvalidSpec`, `ImageNotFound`."""
-        return box_spec(config, self._images)
+        return box_spec(config, self._images, sandbox_type, self._policy)
 
     def make(
         self, sandbox_type: SandboxType, config: SandboxConfig, sandbox_id: str | None = None
@@ -36,16 +51,16 @@ class Workshop:
         Types without a backend are those that somebody has registered a class of their own for.
         """
         if not self._backends.has(sandbox_type):
-            if sandbox_type in SandboxFactory.get_available_types():
+            if SandboxFactory.has_class_of_others(sandbox_type):
                 return SandboxFactory.create_sandbox(sandbox_type, config, sandbox_id)
             self._backends.get(sandbox_type)  # raises, naming the types that there are
-        return self._make(sandbox_type, config, self.box_spec(config), sandbox_id)
+        return self._make(sandbox_type, config, self.box_spec(sandbox_type, config), sandbox_id)
 
     def maker(self, sandbox_type: SandboxType, config: SandboxConfig) -> Maker:
         """Return what makes many sandboxes of one configuration, read once."""
         if not self._backends.has(sandbox_type):
             return lambda: self.make(sandbox_type, config)
-        spec = self.box_spec(config)
+        spec = self.box_spec(sandbox_type, config)
         return lambda: self._make(sandbox_type, config, spec, None)
 
     async def prepare(self, sandbox_type: SandboxType, config: SandboxConfig) -> Sandbox:
@@ -74,4 +89,5 @@ class Workshop:
             spec=spec,
             clock=self._clock,
             sandbox_type=sandbox_type,
+            runtime=self._runtime,
         )

@@ -13,8 +13,14 @@ from typing import Any, ClassVar
 import anyio
 
 from sandpool.errors import FileFailed, FileTooLarge, InvalidToolArgument, Unsupported
-from sandpool.models import DirEntry, ExecutionStatus, FileOperationConfig, ToolResult
-from sandpool.service import DEFAULT_MAX_OUTPUT, Sandbox
+from sandpool.models import (
+    DEFAULT_MAX_OUTPUT,
+    DirEntry,
+    ExecutionStatus,
+    FileOperationConfig,
+    ToolResult,
+)
+from sandpool.service import Sandbox
 from sandpool.tools.builtin import BuiltIn
 from sandpool.tools.factory import register_tool
 from sandpool.tools.paths import PathPolicy

@@ -305,7 +305,7 @@ async def test_nothing_is_lent_before_there_is_a_pool(manager: LocalSandboxManag
 
 async def test_a_pool_of_the_settings_is_made_at_the_first_call(backend: FakeBackend) -> None:
     settings = SandboxManagerConfig(
-        pool_size=2, sandbox_config={"tools_config": {"python_executor": {}}}
+        pool_size=2, sandbox_config={"image": "host", "tools_config": {"python_executor": {}}}
     )
     kinds = {"native": lambda: backend, "docker": lambda: backend}
     async with LocalSandboxManager(settings, backends=kinds) as manager:
