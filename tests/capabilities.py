@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ VARIABLE = "SANDPOOL_REQUIRE"
 THIRDPARTY = Path(__file__).parents[1] / ".venv-thirdparty"
 """The virtual environment with the clients of other systems."""
 
-_DOCKER_SOCKET = "/var/run/docker.sock"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_DOCKER_SOCKET = "unix:///var/run/docker.sock"
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ def _missing_unprivileged() -> str | None:
 
 @cache
 def _missing_docker() -> str | None:
+    address = os.environ.get("DOCKER_HOST") or _DOCKER_SOCKET
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.connect(_DOCKER_SOCKET)
+            probe.connect(address.removeprefix("unix://"))
         except OSError as error:
-            return f"no Docker Engine answers at {_DOCKER_SOCKET} ({error.strerror})"
+            return f"no Docker Engine answers at {address} ({error.strerror})"
     return None
 
 
@@ -68,6 +71,17 @@ def _missing_thirdparty() -> str | None:
     if (THIRDPARTY / ".installed").exists():
         return None
     return "the clients of other systems are not installed; `make thirdparty` does it"
+
+
+def find_browser() -> str | None:
+    """Return the path of a Chromium; None if there is none."""
+    return next(filter(None, map(shutil.which, _BROWSERS)), None)
+
+
+def _missing_browser() -> str | None:
+    if find_browser() is not None:
+        return None
+    return "there is no Chromium (Debian: apt-get install chromium)"
 
 
 def _missing_network() -> str | None:
@@ -83,6 +97,7 @@ BY_MARKER = {
     "ray": Capability("ray", _missing_ray),
     "network": Capability("network", _missing_network),
     "thirdparty": Capability("thirdparty", _missing_thirdparty),
+    "browser": Capability("browser", _missing_browser),
 }
 
 

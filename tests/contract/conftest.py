@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
+from sandpool.backends.base import Backend
+from sandpool.backends.docker import DockerBackend
+from sandpool.client import HttpSandboxManager
 from sandpool.manager.backends import default_backend
 from sandpool.manager.local import LocalSandboxManager
+from sandpool.server import ServerSettings, serving
 from sandpool.service import SandboxService
 from sandpool.testing import FakeBackend
 
-KINDS = [
-    pytest.param("fake", id="fake"),
+FAKES = [pytest.param("fake", id="fake"), pytest.param("remote-fake", id="remote-fake")]
+PROCESSES = [
     pytest.param("native", id="native", marks=pytest.mark.namespaces),
+    pytest.param("docker", id="docker", marks=pytest.mark.docker),
+    # What it adds is the two together; each alone is in the quick run.
+    pytest.param(
+        "remote-native", id="remote-native", marks=[pytest.mark.namespaces, pytest.mark.slow]
+    ),
 ]
+"""Those whose sandboxes have what only processes have."""
 
 
-@pytest.fixture(params=KINDS)
+IN_CONTAINERS = {"host": "python:3.11-slim"}
+"""What stands in a container engine for the image that the tests ask for."""
+
+
+def _docker_backend() -> Backend:
+    return DockerBackend(images=IN_CONTAINERS)
+
+
+_MAKERS = {"fake": FakeBackend, "native": default_backend, "docker": _docker_backend}
+
+
+@pytest.fixture(params=[*FAKES, *PROCESSES])
 async def service(request: pytest.FixtureRequest) -> AsyncIterator[SandboxService]:
     """A started manager; whatever a test leaves behind is gone after it."""
-    make = FakeBackend if request.param == "fake" else default_backend
-    async with LocalSandboxManager(backends={"native": make}) as manager:
-        yield manager
+    async with _started(request.param) as started:
+        yield started
+
+
+@pytest.fixture(params=PROCESSES)
+async def process_service(request: pytest.FixtureRequest) -> AsyncIterator[SandboxService]:
+    """The same, of sandboxes that are processes."""
+    async with _started(request.param) as started:
+        yield started
+
+
+@asynccontextmanager
+async def _started(kind: str) -> AsyncGenerator[SandboxService]:
+    make = _MAKERS[kind.removeprefix("remote-")]
+    if not kind.startswith("remote"):
+        async with LocalSandboxManager(backends={"native": make}) as manager:
+            yield manager
+        return
+    async with (
+        serving(ServerSettings(port=0), backends={"native": make}) as url,
+        HttpSandboxManager(base_url=url) as remote,
+    ):
+        yield remote

@@ -29,7 +29,14 @@ from sandpool.errors import (
     ToolNotFound,
     UnknownSandboxType,
 )
-from sandpool.models import ExecutionStatus, PoolSpec, SandboxConfig, SandboxStatus, SandboxType
+from sandpool.models import (
+    ExecutionStatus,
+    HealthCheck,
+    PoolSpec,
+    SandboxConfig,
+    SandboxStatus,
+    SandboxType,
+)
 from sandpool.service import Sandbox, SandboxService
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +58,11 @@ def archive(**files: str) -> bytes:
 async def warm_pool(service: SandboxService, name: str = "one", *, warm: int = 1) -> None:
     await service.create_pool(PoolSpec(name=name, warm=warm, max=warm + 1))
     await service.wait_pool_warm(name)
+
+
+async def _claimed(service: SandboxService) -> Sandbox:
+    await warm_pool(service)
+    return await service.claim("one")
 
 
 # --- sandboxes, by id -----------------------------------------------------------------------------
@@ -172,6 +184,19 @@ async def test_an_archive_is_unpacked_where_it_is_wanted(service: SandboxService
         await service.put_archive(sandbox_id, "", archive(a="alpha"))
 
 
+@pytest.mark.parametrize("name", ["../outside", "/outside", "a/../../outside"])
+async def test_an_archive_that_leads_out_of_its_directory_is_refused_whole(
+    service: SandboxService, name: str
+) -> None:
+    sandbox = await _claimed(service)
+    with pytest.raises(InvalidSpec):
+        await service.put_archive(sandbox.id, "/sandbox/in", archive(**{"a": "a", name: "b"}))
+    assert not await sandbox.files.exists("/sandbox/in/a")
+    assert not await sandbox.files.exists("/sandbox/outside")
+    with pytest.raises(InvalidSpec):
+        await service.put_archive(sandbox.id, "/sandbox", b"this is no archive")
+
+
 async def test_the_contents_of_a_directory_are_copied(
     service: SandboxService, tmp_path: Path
 ) -> None:
@@ -208,6 +233,48 @@ async def test_secrets_are_shown_by_name_only(service: SandboxService) -> None:
 async def test_a_pool_call_before_the_pool_says_what_to_do(service: SandboxService) -> None:
     with pytest.raises(PoolNotInitialized, match="call initialize_pool first"):
         await service.execute_tool_in_pool("python_executor", {"code": "1"})
+
+
+async def test_the_output_of_a_pools_entrypoint_can_be_read(service: SandboxService) -> None:
+    line = "echo starting up; echo with a warning >&2; sleep 1000"
+    health = HealthCheck(kind="exec", command=("true",))
+    spec = PoolSpec(name="loud", warm=1, max=1, entrypoint=("sh", "-c", line), health_check=health)
+    await service.create_pool(spec)
+    await service.wait_pool_warm("loud")
+    (entry,) = await service.check_pool("loud")
+    said = ""
+    while "warning" not in said:
+        await anyio.lowlevel.checkpoint()
+        said = await service.get_sandbox_logs(entry.id)
+    assert sorted(said.splitlines()) == ["starting up", "with a warning"]
+
+
+async def test_images_are_listed_with_the_pools_that_use_them(service: SandboxService) -> None:
+    assert [image.name for image in await service.list_images()] == ["host"]
+    await warm_pool(service, "b", warm=0)
+    await warm_pool(service, "a", warm=0)
+    assert [image.pools for image in await service.list_images()] == [("a", "b")]
+
+
+async def test_a_sandbox_without_entrypoint_has_no_logs(service: SandboxService) -> None:
+    assert await service.get_sandbox_logs(await service.create_sandbox(NATIVE)) == ""
+    with pytest.raises(SandboxNotFound):
+        await service.get_sandbox_logs("no-such-sandbox")
+
+
+async def test_a_pool_says_how_long_its_callers_have_waited(service: SandboxService) -> None:
+    await service.create_pool(PoolSpec(name="timed", warm=1, max=2))
+    await service.wait_pool_warm("timed")
+    fresh = await service.get_pool("timed")
+    assert fresh.waits is None
+    assert fresh.creations is not None
+    assert fresh.creations.count == 1
+    async with service.lease("timed"):
+        pass
+    used = await service.get_pool("timed")
+    assert used.waits is not None
+    assert used.waits.count == 1
+    assert 0 <= used.waits.p50 <= used.waits.p99 <= used.waits.maximum
 
 
 async def test_a_pool_has_its_members_and_runs_tools(service: SandboxService) -> None:
@@ -426,6 +493,28 @@ async def test_what_a_claim_brings_reaches_only_its_sandbox(service: SandboxServ
     assert (await other.run_code(code)).stdout == "None /sandbox\n"
     shown = repr([await service.list_sandboxes(), await service.list_pools(), mine])
     assert "hunter2" not in shown
+
+
+@pytest.mark.timeout(60)
+async def test_a_claimed_sandbox_that_reaches_its_end_says_so(service: SandboxService) -> None:
+    await warm_pool(service)
+    sandbox = await service.claim("one", lifetime=0.1)
+    assert sandbox.remaining is not None
+    assert sandbox.remaining <= 0.1
+
+    async def run_on() -> None:
+        while True:
+            await sandbox.run_code("print(1)")
+
+    with pytest.raises(SandboxDied) as died:
+        await run_on()
+    assert died.value.reason == "expired"
+    with pytest.raises(SandboxDied, match="end of its life"):
+        await sandbox.files.exists("x")
+    while await service.get_sandbox_info(sandbox.id) is not None:
+        await anyio.lowlevel.checkpoint()
+    with pytest.raises(SandboxDied):
+        await sandbox.run_code("print(1)")
 
 
 @pytest.mark.parametrize(

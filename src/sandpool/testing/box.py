@@ -10,12 +10,11 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from sandpool.backends.base import Binding, BoxSpec, RunOptions
+from sandpool.backends.base import Binding, BoxSpec, Limits, RunOptions
 from sandpool.clock import Clock
 from sandpool.errors import (
     DeathReason,
     DestroyFailed,
-    DialFailed,
     InvalidSpec,
     SandboxDied,
     Unsupported,
@@ -27,6 +26,7 @@ from sandpool.testing.contexts import FakeContexts
 from sandpool.testing.filesystem import MemoryFiles
 from sandpool.testing.interpreter import Namespace, Outcome
 from sandpool.testing.machine import Exit, Machine
+from sandpool.testing.ports import FakePorts, FakeStream
 from sandpool.testing.process import FakeProcess, Program, Run
 from sandpool.testing.shell import run_command
 
@@ -54,9 +54,14 @@ class FakeBox:
         self._pids = itertools.count(2)
         self._runs: set[Run] = set()
         self._contexts = FakeContexts(box_id)
+        self.ports = FakePorts()
+        """What listens in it."""
+        self.limits = spec.limits
+        """What it is held to."""
         self._died: SandboxDied | None = None
         self._on_death: list[Callable[[SandboxDied], None]] = []
         self._ping_hangs = False
+        self._bind_time = 0.0
         self._destroy_fails = False
 
     # Faults.
@@ -72,6 +77,10 @@ class FakeBox:
     def hang_pings(self) -> None:
         """Stop answering pings."""
         self._ping_hangs = True
+
+    def slow_binding(self, seconds: float) -> None:
+        """Take so long for a binding from now on."""
+        self._bind_time = seconds
 
     def refuse_destroy(self) -> None:
         """Let `destroy` fail from now on."""
@@ -107,6 +116,8 @@ class FakeBox:
     async def bind(self, binding: Binding) -> None:
         """Set variables and the working directory."""
         await self._step()
+        if self._bind_time:
+            await self._clock.sleep(self._bind_time)
         self.bindings.append(binding)
         self._env = _merged(self._env, binding.env)
         if binding.cwd is not None:
@@ -138,9 +149,9 @@ class FakeBox:
         raise Unsupported("a FakeBox has no terminals")
 
     async def dial(self, port: int) -> ByteStream:
-        """Refuse: nothing listens here."""
+        """Connect to what `python3 -m http.server` has become here."""
         await self._step()
-        raise DialFailed(f"nothing listens on port {port}")
+        return FakeStream(self.ports.server(port))
 
     async def open_context(self, *, env: Mapping[str, str | None], cwd: str | None) -> str:
         """Start a namespace."""
@@ -240,6 +251,17 @@ class FakeBox:
             return
         self._files.remove(full, recursive=recursive)
 
+    async def reset(self) -> None:
+        """Refuse: what has no processes and no mounts has nothing to compare."""
+        await self._step()
+        raise Unsupported("a fake sandbox is not reset; make a new one")
+
+    async def set_limits(self, limits: Limits) -> None:
+        """Note them; of all limits, only the one on bytes means something here."""
+        await self._step()
+        self._files.capacity = limits.disk_mb * 1024 * 1024
+        self.limits = limits
+
     async def kill_all(self) -> int:
         """Kill every run."""
         await self._step()
@@ -287,6 +309,7 @@ class FakeBox:
             emit=run.emit,
             pid=run.pid,
             argv=argv,
+            ports=self.ports,
         )
 
     def _code(self, code: str, options: RunOptions) -> Program:
@@ -333,5 +356,8 @@ class FakeBox:
 
 
 def _merged(base: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    for name, value in changes.items():
+        if not name or "=" in name or "\0" in name + (value or ""):
+            raise InvalidSpec(f"env: {name!r} or its value is nothing that a variable can be")
     merged: dict[str, str | None] = {**base, **changes}
     return {name: value for name, value in merged.items() if value is not None}

@@ -12,6 +12,7 @@ import anyio
 from sandpool.clock import Clock
 from sandpool.models import Stream
 from sandpool.testing.filesystem import MemoryFiles
+from sandpool.testing.ports import FakePorts
 
 _TURNS_PER_TICK = 1_000
 _TICK = 0.001
@@ -82,6 +83,7 @@ class Machine:
     emit: Callable[[Stream, bytes], None]
     pid: int
     argv: tuple[str, ...] = ()
+    ports: FakePorts = field(default_factory=FakePorts)
     _turns: int = 0
     _debt: float = field(default=0.0)
     """Seconds that synchronous code has slept, still to be waited for."""

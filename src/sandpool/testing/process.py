@@ -50,6 +50,7 @@ class Run:
         self._exit: Exit | None = None
         self._timed_out = False
         self._failure: SandpoolError | None = None
+        self._result: ExecResult | None = None
         self._began = 0.0
         self._duration = 0.0
 
@@ -132,12 +133,14 @@ class Run:
         await self._ended.wait()
         if self._failure is not None:
             raise self._failure
+        if self._result is not None:
+            return self._result
         exit_ = self._exit if self._exit is not None else Exit(128 + 9, 9)
         texts = {"stdout": b"", "stderr": b""}
         for stream, data in self._fresh:
             texts[stream] += data
         self._fresh.clear()
-        return ExecResult(
+        self._result = ExecResult(
             exit_code=exit_.code,
             signal=exit_.signal,
             stdout=texts["stdout"].decode("utf-8", "replace"),
@@ -146,6 +149,7 @@ class Run:
             timed_out=self._timed_out,
             truncated=self._truncated,
         )
+        return self._result
 
 
 class FakeProcess:

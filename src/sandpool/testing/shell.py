@@ -1,7 +1,7 @@
 """A few commands for `FakeBox`, and a shell that joins them.
 
-`echo cat true false sleep pwd env exit`, `python3 -c CODE | FILE`, and `sh -c` or `bash -c` with
-`&&`, `||`, `;`, quotes, `$NAME`, `> FILE`, `>> FILE` and `>&2`.
+`echo cat true false sleep pwd env exit`, `python3 -c CODE | FILE | -m http.server PORT`, and
+`sh -c` or `bash -c` with `&&`, `||`, `;`, quotes, `$NAME`, `> FILE`, `>> FILE` and `>&2`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import errno
 import posixpath
 import re
 from collections.abc import Awaitable, Callable
+
+import anyio
 
 from sandpool.errors import FileFailed
 from sandpool.models import Stream
@@ -82,6 +84,8 @@ async def _false(_arguments: list[str], _machine: Machine) -> int:
 async def _python(arguments: list[str], machine: Machine) -> int:
     while arguments and arguments[0] in ("-I", "-S", "-u", "-E", "-s", "-B"):
         arguments = arguments[1:]
+    if arguments[:2] == ["-m", "http.server"]:
+        return await _serve(int(arguments[2]), machine)
     if arguments[:1] == ["-c"]:
         code, rest = arguments[1], arguments[2:]
     elif arguments:
@@ -93,6 +97,20 @@ async def _python(arguments: list[str], machine: Machine) -> int:
     if outcome.signal is not None:
         raise Exit(outcome.exit_code, outcome.signal)
     return outcome.exit_code
+
+
+async def _serve(port: int, machine: Machine) -> int:
+    try:
+        machine.ports.listen(port)
+    except OSError as error:
+        machine.emit("stderr", f"OSError: {error}\n".encode())
+        return 1
+    try:
+        machine.emit("stdout", f"Serving HTTP on port {port}\n".encode())
+        await anyio.sleep_forever()
+    finally:
+        machine.ports.close(port)
+    return 0
 
 
 async def _shell(arguments: list[str], machine: Machine) -> int:
