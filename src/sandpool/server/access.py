@@ -48,38 +48,81 @@ class Access:
 
     def _identify(self, scope: Scope) -> Identity:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        host = parse_host(value for name, value in headers if name == b"host")
-        if self._keys.is_open and not self._is_own(host):
-            raise ForbiddenOrigin(
-                f"this server has no key and so does not answer as {host}; name it under `hosts`"
-            )
-        for name, value in headers:
-            if name == b"origin":
-                self._check_origin(value.decode("latin-1"), host)
+        check_visitor(
+            headers, self._settings, is_open=self._keys.is_open, own_origin=origin_of(scope)
+        )
         if scope["path"] in PUBLIC:
             return Identity(key=None, namespace=None)
         return self._keys.identify(presented_key(headers))
 
-    def _is_own(self, host: str) -> bool:
-        settings = self._settings
-        names = {settings.host.strip("[]"), *settings.hosts}
-        if is_loopback(host) or host in names or host.endswith(".local"):
-            return True
-        return settings.domain is not None and (
-            host == settings.domain or host.endswith("." + settings.domain)
-        )
 
-    def _check_origin(self, origin: str, host: str) -> None:
-        """Refuse pages: those of other origins, and those that sandboxes serve under our names."""
-        if origin in self._settings.origins:
-            return
-        try:
-            page = urlsplit(origin).hostname
-        except ValueError:
-            page = None
-        # A name below .local is whatever a neighbour on the network says it is.
-        if page is None or page != host or host.endswith(".local"):
-            raise ForbiddenOrigin("pages of this origin may not call the server (`origins`)")
+def check_visitor(
+    headers: Iterable[tuple[bytes, bytes]],
+    settings: ServerSettings,
+    *,
+    is_open: bool,
+    own_origin: str | None = None,
+) -> None:
+    """Refuse who calls an open server by a strange name, and pages of elsewhere; `ForbiddenOrigin`.
+
+    A page of elsewhere is told by its `Origin`, or, where a browser sends none, by what it says of
+    the site that had the idea.  A link that somebody follows is no page's doing.  `own_origin` is
+    that of the server's address: programs that name a sandbox as their host send it.
+    """
+    found = list(headers)
+    host = parse_host(value for name, value in found if name == b"host")
+    if is_open and not _is_own(host, settings):
+        raise ForbiddenOrigin(
+            f"this server has no key and so does not answer as {host}; name it under `hosts`"
+        )
+    has_origin = False
+    site = mode = b""
+    for name, value in found:
+        if name == b"origin":
+            has_origin = True
+            origin = value.decode("latin-1")
+            if origin != own_origin:
+                _check_origin(origin, host, settings)
+        elif name == b"sec-fetch-site":
+            site = value
+        elif name == b"sec-fetch-mode":
+            mode = value
+    if not has_origin and site in (b"cross-site", b"same-site") and mode != b"navigate":
+        raise _foreign_page()
+
+
+def origin_of(scope: Scope) -> str | None:
+    """Return the origin that the address has which a request came in by; None: it has none."""
+    host, port = scope.get("server") or ("", None)
+    if port is None:
+        return None
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_own(host: str, settings: ServerSettings) -> bool:
+    names = {settings.host.strip("[]"), *settings.hosts}
+    if is_loopback(host) or host in names or host.endswith(".local"):
+        return True
+    return settings.domain is not None and (
+        host == settings.domain or host.endswith("." + settings.domain)
+    )
+
+
+def _check_origin(origin: str, host: str, settings: ServerSettings) -> None:
+    """Refuse pages: those of other origins, and those that sandboxes serve under our names."""
+    if origin in settings.origins:
+        return
+    try:
+        page = urlsplit(origin).hostname
+    except ValueError:
+        page = None
+    # A name below .local is whatever a neighbour on the network says it is.
+    if page is None or page != host or host.endswith(".local"):
+        raise _foreign_page()
+
+
+def _foreign_page() -> ForbiddenOrigin:
+    return ForbiddenOrigin("pages of this origin may not call the server (`origins`)")
 
 
 def parse_host(values: Iterable[bytes]) -> str:

@@ -7,7 +7,7 @@ import math
 
 from starlette.types import Scope, Send
 
-from sandpool.errors import NoCapacity, RateLimited, SandpoolError
+from sandpool.errors import AcquireTimeout, NoCapacity, RateLimited, SandpoolError
 from sandpool.wire import problems
 
 
@@ -16,6 +16,8 @@ def problem_headers(error: SandpoolError) -> list[tuple[bytes, bytes]]:
     headers = [(b"content-type", problems.MEDIA_TYPE.encode())]
     if isinstance(error, NoCapacity | RateLimited) and error.retry_after is not None:
         headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
+    elif isinstance(error, AcquireTimeout):
+        headers.append((b"retry-after", b"1"))
     if problems.status_of(error) == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return headers

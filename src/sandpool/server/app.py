@@ -10,27 +10,47 @@ from importlib.metadata import version
 
 import anyio
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Scope
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketState
 
 from sandpool.backends.base import Backend
 from sandpool.clock import Clock, MonotonicClock
 from sandpool.dialects import tensorlake
-from sandpool.errors import SandpoolError
+from sandpool.errors import InvalidSpec, SandpoolError
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.models import SandboxManagerConfig
 from sandpool.server import dialects
 from sandpool.server.access import Access
-from sandpool.server.answers import problem_headers
+from sandpool.server.addresses import AddressBook
+from sandpool.server.answers import problem_headers, send_problem
 from sandpool.server.bodies import Bodies
 from sandpool.server.departure import Departure
 from sandpool.server.durable import DurableManager
+from sandpool.server.events import Feed
+from sandpool.server.framing import Framing
 from sandpool.server.idempotency import Idempotency
 from sandpool.server.journal import Journal
 from sandpool.server.keys import KeyRing
-from sandpool.server.routes import health, leases, pools, sandboxes
+from sandpool.server.metrics import Measure, Metrics
+from sandpool.server.ports import Ports
+from sandpool.server.routes import (
+    claims,
+    contexts,
+    events,
+    files,
+    health,
+    images,
+    leases,
+    metrics,
+    pools,
+    ports,
+    runs,
+    sandboxes,
+)
 from sandpool.server.settings import NamespaceLimits, ServerSettings
 from sandpool.server.tenants import ManagerFactory, Tenants
 from sandpool.server.tensorlake import Dispatch, create_dialect
@@ -51,6 +71,7 @@ def create_app(
     journal: Journal | None = None,
     backends: Backends | None = None,
     clock: Clock | None = None,
+    stopping: anyio.Event | None = None,
 ) -> ASGIApp:
     """Return the whole server as an ASGI application, which starts and stops by its lifespan.
 
@@ -60,14 +81,20 @@ def create_app(
         journal: Where pools are remembered, open; by default nowhere.
         backends: What makes sandboxes, as for `LocalSandboxManager`.
         clock: What time is.
+        stopping: Set once the server is to stop: answers that go on for ever end then.
     """
     clock = clock if clock is not None else MonotonicClock()
     app = create_routes(settings, backends=backends, clock=clock, journal=journal)
+    if stopping is not None:
+        app.state.stopping = stopping
     layers: ASGIApp = Idempotency(app, clock)
     layers = Dispatch(layers, tensorlake.data_plane(app.state.tensorlake))
     layers = Departure(layers)
     layers = Bodies(layers, _body_limit(settings), settings.body_timeout)
-    return Access(layers, settings, keys if keys is not None else KeyRing(settings.keys))
+    keys = keys if keys is not None else KeyRing(settings.keys)
+    layers = Access(layers, settings, keys)
+    layers = Framing(Ports(layers, settings, keys, app.state.tenants, app.state.addresses))
+    return Measure(layers, app.state.metrics, clock)
 
 
 def create_routes(
@@ -77,6 +104,7 @@ def create_routes(
     make_manager = _manager_factory(settings, backends, clock, journal)
     tenants = Tenants(make_manager, settings.limits_of, most=_most(settings), clock=clock)
     dialect = create_dialect(tenants, settings, clock)
+    addresses = AddressBook()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -86,7 +114,7 @@ def create_routes(
                 if journal is not None:
                     group.start_soon(journal.run)
                     await restore(journal, tenants)
-                async with dialect.run():
+                async with dialect.run(), addresses.run():
                     yield
             finally:
                 await tenants.aclose()
@@ -98,18 +126,28 @@ def create_routes(
         version=version("sandpool"),
         lifespan=lifespan,
         separate_input_output_schemas=False,
+        # A redirect would repeat whatever the path held, and lose the body of who follows it.
+        redirect_slashes=False,
     )
     app.state.tenants = tenants
+    app.state.addresses = addresses
     app.state.settings = settings
     app.state.clock = clock
+    app.state.stopping = anyio.Event()
+    app.state.metrics = Metrics()
     setattr(app.state, tensorlake.STATE, dialect)
-    for routes in (health, pools, sandboxes, leases):
-        app.include_router(routes.router)
+    for routes in (
+        health, metrics, events, pools, claims, sandboxes, leases, ports,
+        runs, files, contexts, images,
+    ):  # fmt: skip
+        app.include_router(routes.router, responses=problems.RESPONSES)
     dialects.mount(app, settings, clock)
-    app.add_exception_handler(SandpoolError, _answer_error)
+    app.exception_handler(SandpoolError)(_answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(WebSocketRequestValidationError, _refuse_invalid)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_fault)
+    app.router.default = _answer_nowhere
     return app
 
 
@@ -118,19 +156,36 @@ def _manager_factory(
 ) -> ManagerFactory:
     lost: list[tuple[str, str]] | None = None
 
-    def make_manager(name: str, limits: NamespaceLimits) -> LocalSandboxManager:
+    def make_manager(name: str, limits: NamespaceLimits, feed: Feed) -> LocalSandboxManager:
         nonlocal lost
         config = SandboxManagerConfig(
-            max_sandboxes=limits.max_sandboxes, cleanup_interval=settings.cleanup_interval
+            max_sandboxes=limits.max_sandboxes,
+            cleanup_interval=settings.cleanup_interval,
+            containers=settings.containers,
         )
         images = settings.images or None
         if journal is None:
-            return LocalSandboxManager(config, backends=backends, images=images, clock=clock)
+            return LocalSandboxManager(
+                config,
+                backends=backends,
+                images=images,
+                clock=clock,
+                secrets=settings.secrets,
+                on_event=feed.publish,
+            )
         if lost is None:
             lost = journal.lost()
         gone = [sandbox_id for namespace, sandbox_id in lost if namespace == name]
         return DurableManager(
-            name, journal, gone, config=config, backends=backends, images=images, clock=clock
+            name,
+            journal,
+            gone,
+            config=config,
+            backends=backends,
+            images=images,
+            clock=clock,
+            secrets=settings.secrets,
+            on_event=feed.publish,
         )
 
     return make_manager
@@ -156,8 +211,14 @@ def _body_limit(settings: ServerSettings) -> Callable[[Scope], int]:
     return limit
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
+async def _answer_error(connection: HTTPConnection, error: Exception) -> Response | None:
     assert isinstance(error, SandpoolError)
+    if isinstance(connection, WebSocket):
+        if connection.application_state is WebSocketState.CONNECTING:
+            await send_problem(connection.scope, connection.send, error)
+        else:
+            await connection.close(1011, error.code)
+        return None
     if problems.status_of(error) >= 500:
         _log.warning("%s: %s", error.code, error)
     headers = {name.decode(): value.decode() for name, value in problem_headers(error)}
@@ -175,10 +236,24 @@ async def _answer_invalid(_: Request, error: Exception) -> Response:
     return _problem(422, "invalid_spec", detail, errors=wrong)
 
 
+async def _refuse_invalid(websocket: WebSocket, error: Exception) -> None:
+    """Refuse to open a WebSocket whose request is malformed."""
+    assert isinstance(error, WebSocketRequestValidationError)
+    wrong = next(iter(error.errors()), None)
+    place = ".".join(str(part) for part in wrong["loc"]) if wrong else "request"
+    refusal = InvalidSpec(f"{place}: {wrong['msg'] if wrong else 'malformed'}")
+    await send_problem(websocket.scope, websocket.send, refusal)
+
+
 async def _answer_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     return _problem(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+async def _answer_nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer requests, and openings of WebSockets, that no route is for."""
+    await _problem(404, "route_not_found", "Not Found")(scope, receive, send)
 
 
 async def _answer_fault(_: Request, error: Exception) -> Response:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from sandpool.backends.base import Backend
 from sandpool.clock import Clock
 from sandpool.errors import SandboxDied, SandpoolError
+from sandpool.manager.event import PoolEvent
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.manager.sandbox import Sandbox
 from sandpool.manager.sandbox_pool import Tenancy
 from sandpool.models import PoolInfo, PoolSpec, SandboxInfo, SandboxManagerConfig
+from sandpool.proxy.gate import Gate
 from sandpool.server.journal import Journal, PoolRecord
 from sandpool.service import Sandbox as ServiceSandbox
 
@@ -31,6 +33,8 @@ class DurableManager(LocalSandboxManager):
         backends: Mapping[str, Callable[[], Backend]] | None,
         images: Mapping[str, str] | None,
         clock: Clock,
+        secrets: Mapping[str, str],
+        on_event: Callable[[PoolEvent], None],
     ) -> None:
         """Describe the manager of a namespace.
 
@@ -42,14 +46,18 @@ class DurableManager(LocalSandboxManager):
             backends: What makes sandboxes.
             images: What image names stand for.
             clock: What time is.
+            secrets: What pools may ask for by name.
+            on_event: Called with what happens to its pools.
         """
         super().__init__(
             config,
             backends=backends,
             images=images,
             clock=clock,
+            secrets=secrets,
             first_epoch=journal.first_epoch,
             on_lease=self._note,
+            on_event=on_event,
         )
         self._namespace = namespace
         self._journal = journal
@@ -114,6 +122,12 @@ class DurableManager(LocalSandboxManager):
         if sandbox_id not in self._sandboxes:
             self._check_lost(sandbox_id)
         return super().usable_sandbox(sandbox_id)
+
+    def find_gate(self, sandbox_id: str) -> Gate:
+        """Return the way into a sandbox's ports; `SandboxDied` as above."""
+        if sandbox_id not in self._sandboxes:
+            self._check_lost(sandbox_id)
+        return super().find_gate(sandbox_id)
 
     def _check_lost(self, sandbox_id: str) -> None:
         if sandbox_id in self._lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -13,16 +14,17 @@ from starlette.types import ASGIApp
 from sandpool.clock import Clock
 from sandpool.errors import BackendUnavailable
 from sandpool.server.app import Backends, create_app
+from sandpool.server.connection import WebSocketConnection, bounded
 from sandpool.server.journal import Journal
 from sandpool.server.keys import KeyRing
 from sandpool.server.settings import ServerSettings
 
-_GRACE = 20
-"""Seconds that requests in progress have when the server is told to stop."""
 _KEEP_ALIVE = 75
 """Seconds that an idle connection is kept; longer than what common clients and proxies keep."""
 _BACKLOG = 1024
-_MOST_CONNECTIONS = 4096
+_TICK = 1.0
+"""Seconds between what a server does by the clock."""
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _LARGEST_MESSAGE = 16 * 1024 * 1024
 """Bytes of one WebSocket message."""
 
@@ -30,9 +32,12 @@ _LARGEST_MESSAGE = 16 * 1024 * 1024
 class _Server(uvicorn.Server):
     """A server that tells when it answers."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], stopping: anyio.Event
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -40,9 +45,41 @@ class _Server(uvicorn.Server):
             raise BackendUnavailable("the server could not start; its log says why")
         self._on_ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Otherwise it would wait for answers that have no end.
+        self._stopping.set()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Stop by a signal and then go on to the end, where uvicorn would die of the signal."""
+        before = {each: signal.signal(each, self.handle_exit) for each in _STOPPING}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
 
 class _EmbeddedServer(_Server):
-    """A server that leaves the program's signal handlers alone."""
+    """A server that leaves the program's signal handlers alone, and is stopped by a call."""
+
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], stopping: anyio.Event
+    ) -> None:
+        super().__init__(config, on_ready, stopping)
+        self._is_stopped = anyio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._is_stopped.set()
+
+    async def main_loop(self) -> None:
+        # The tick of uvicorn's own loop, 0.1 s, is what a stop would wait for.  A tick of number 0
+        # renews the date that answers carry.
+        while not await self.on_tick(0):
+            with anyio.move_on_after(_TICK):
+                await self._is_stopped.wait()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -78,9 +115,10 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> No
 
     `on_ready` is called with the server's URL once it answers.
     """
-    with _application(settings, None, None) as app, listen(settings) as listener:
+    stopping = anyio.Event()
+    with _application(settings, None, None, stopping) as app, listen(settings) as listener:
         url = url_of(listener)
-        server = _Server(_config(app), lambda: on_ready(url))
+        server = _Server(_config(app, settings), lambda: on_ready(url), stopping)
         await server.serve([listener])
 
 
@@ -89,21 +127,25 @@ async def serving(
     settings: ServerSettings, *, backends: Backends | None = None, clock: Clock | None = None
 ) -> AsyncGenerator[str]:
     """Serve in this program for the length of an `async with` block, which gets the URL."""
-    with _application(settings, backends, clock) as app, listen(settings) as listener:
+    stopping = anyio.Event()
+    with _application(settings, backends, clock, stopping) as app, listen(settings) as listener:
         ready = anyio.Event()
-        server = _EmbeddedServer(_config(app), ready.set)
+        server = _EmbeddedServer(_config(app, settings), ready.set, stopping)
         async with anyio.create_task_group() as group:
             group.start_soon(server.serve, [listener])
             try:
                 await ready.wait()
                 yield url_of(listener)
             finally:
-                server.should_exit = True
+                server.stop()
 
 
 @contextmanager
 def _application(
-    settings: ServerSettings, backends: Backends | None, clock: Clock | None
+    settings: ServerSettings,
+    backends: Backends | None,
+    clock: Clock | None,
+    stopping: anyio.Event,
 ) -> Generator[ASGIApp]:
     """Make the application, with the journal open; `InvalidSpec` if it needs a key and has none."""
     with ExitStack() as stack:
@@ -115,19 +157,28 @@ def _application(
             stack.callback(journal.close)
             keys = KeyRing(settings.keys, added=journal.changed_keys)
         settings.check_exposure(is_open=keys.is_open)
-        yield create_app(settings, keys=keys, journal=journal, backends=backends, clock=clock)
+        yield create_app(
+            settings,
+            keys=keys,
+            journal=journal,
+            backends=backends,
+            clock=clock,
+            stopping=stopping,
+        )
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
+def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
+        # At `info` it writes down the paths of WebSockets, and so the tokens that open ports.
+        log_level="warning",
         access_log=False,
         server_header=False,
         lifespan="on",
-        ws="websockets-sansio",
+        http=bounded(head_timeout=settings.head_timeout, most=settings.max_connections),
+        ws=WebSocketConnection,
         ws_max_size=_LARGEST_MESSAGE,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=settings.grace,
     )

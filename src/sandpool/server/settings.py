@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from sandpool.errors import InvalidSpec
-from sandpool.models import Value, check_env
+from sandpool.models import ContainerPolicy, Value, check_env
 
 DEFAULT_PORT = 8400
 
@@ -48,6 +48,9 @@ class ServerSettings(Value):
     port: int = Field(default=DEFAULT_PORT, ge=0, le=65_535)
     domain: str | None = Field(default=None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
     """The domain below which sandboxes' ports have host names, `{port}-{id}.{domain}`."""
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+$")
+    """How the server is reached from outside, where something stands in front of it; by default as
+    each request says."""
     keys: tuple[KeySettings, ...] = ()
     default_limits: NamespaceLimits = NamespaceLimits()
     limits: dict[str, NamespaceLimits] = Field(default_factory=dict)
@@ -60,6 +63,8 @@ class ServerSettings(Value):
     """The dialect whose paths are also served without a prefix."""
     images: dict[str, str] = Field(default_factory=dict)
     """What image names stand for: `host`, or the path of a root directory."""
+    containers: ContainerPolicy = ContainerPolicy()
+    """What containers may be given beyond what is safe."""
     docker_as_native: bool = False
     """Whether dialects give native sandboxes to who asks for containers."""
     default_image: str = Field(default="host", min_length=1)
@@ -76,8 +81,23 @@ class ServerSettings(Value):
     """Bytes of a request that is no upload."""
     max_upload: int = Field(default=1024 * 1024 * 1024, ge=1024)
     """Bytes of an uploaded file or archive."""
+    head_timeout: float = Field(default=20.0, gt=0)
+    """Seconds in which a request's line and headers have to come."""
+    max_connections: int = Field(default=4096, ge=1)
+    """Connections at one time, of all clients together."""
     body_timeout: float = Field(default=30.0, gt=0)
     """Seconds that may pass without a byte of a request's body."""
+    grace: int = Field(default=20, ge=0)
+    """Seconds that calls in progress have to end when the server is told to stop."""
+    port_timeout: float = Field(default=60.0, gt=0)
+    """Seconds in which a server inside a sandbox has to begin its answer."""
+    port_idle_timeout: float = Field(default=600.0, gt=0)
+    """Seconds that may pass without a byte, or a message, in either direction of a connection to a
+    sandbox's port."""
+    event_silence: float = Field(default=15.0, gt=0)
+    """Seconds without an event after which a reader of events gets a sign of life."""
+    event_patience: float = Field(default=30.0, gt=0)
+    """Seconds that a reader of events may leave them unread."""
     max_namespaces: int = Field(default=64, ge=1)
     """Namespaces that an open server, one without keys, lets its callers make."""
 

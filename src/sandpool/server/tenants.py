@@ -11,9 +11,12 @@ from collections.abc import Callable
 import anyio
 
 from sandpool.clock import Clock
-from sandpool.errors import InvalidSpec, NoCapacity, PoolExists, RateLimited
+from sandpool.errors import InvalidSpec, NoCapacity, PoolExists, RateLimited, Unsupported
 from sandpool.manager.local import LocalSandboxManager
+from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.models import PoolInfo, PoolSpec
+from sandpool.proxy.gate import Gate
+from sandpool.server.events import Feed
 from sandpool.server.holdings import Holdings
 from sandpool.server.rate import Bucket, take
 from sandpool.server.settings import NamespaceLimits
@@ -25,19 +28,25 @@ _STOP_BOUND = 90.0
 DEFAULT = "default"
 """The namespace of an open server, for who names none."""
 
-ManagerFactory = Callable[[str, NamespaceLimits], LocalSandboxManager]
+ManagerFactory = Callable[[str, NamespaceLimits, Feed], LocalSandboxManager]
 
 
 class Tenant:
     """One namespace: its manager, its leases over HTTP, and what it may use."""
 
     def __init__(
-        self, name: str, limits: NamespaceLimits, manager: LocalSandboxManager, clock: Clock
+        self,
+        name: str,
+        limits: NamespaceLimits,
+        manager: LocalSandboxManager,
+        feed: Feed,
+        clock: Clock,
     ) -> None:
         """Describe it; `Tenants.get` starts its manager."""
         self.name = name
         self.limits = limits
         self.manager = manager
+        self.feed = feed
         self.holdings = Holdings(limits.max_leases)
         self._clock = clock
         self._bucket = Bucket(float(limits.burst), clock.now())
@@ -59,6 +68,18 @@ class Tenant:
         if lease_id is not None:
             return self.holdings.use(lease_id, sandbox_id)
         return self.manager.usable_sandbox(sandbox_id)
+
+    def gate(self, sandbox_id: str, lease_id: str | None) -> Gate:
+        """Return the way into a sandbox's ports, for who holds it by this id or lease.
+
+        Raises what `LocalSandboxManager.find_gate` does, and `LeaseNotFound`.
+        """
+        if lease_id is None:
+            return self.manager.find_gate(sandbox_id)
+        handle = self.holdings.use(lease_id, sandbox_id)
+        if not isinstance(handle, LocalSandbox):
+            raise Unsupported(f"a {handle.sandbox_type.value} sandbox only runs tools")
+        return handle.gate()
 
     async def create_pool(self, spec: PoolSpec) -> PoolInfo:
         """Make a pool, within what the namespace may have; `NoCapacity`."""
@@ -116,7 +137,9 @@ class Tenants:
             if len(self._tenants) >= self._most:
                 raise NoCapacity(f"this server has {self._most} namespaces, all that it may have")
             limits = self._limits_of(name)
-            tenant = Tenant(name, limits, self._make_manager(name, limits), self._clock)
+            feed = Feed(self._clock)
+            manager = self._make_manager(name, limits, feed)
+            tenant = Tenant(name, limits, manager, feed, self._clock)
             # Cancel: a manager that was not started holds nothing.
             await tenant.manager.start()
             self._tenants[name] = tenant

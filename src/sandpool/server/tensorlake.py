@@ -32,6 +32,7 @@ def create_dialect(tenants: Tenants, settings: ServerSettings, clock: Clock) -> 
     return TensorlakeDialect(
         find_home,
         settings=DialectSettings(
+            url=settings.public_url,
             default_image=settings.default_image,
             secrets=settings.secrets,
             on_timeout=settings.on_timeout,

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Request
 
 from sandpool.server.context import CurrentTenant
 
+_VERSION = version("sandpool")
+
 router = APIRouter(tags=["server"])
 
 
@@ -18,7 +20,7 @@ async def read_health(request: Request) -> dict[str, Any]:
     state = request.app.state
     return {
         "healthy": True,
-        "version": version("sandpool"),
+        "version": _VERSION,
         "uptime": state.clock.now() - state.started_at,
     }
 

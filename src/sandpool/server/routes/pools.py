@@ -8,9 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 
 from sandpool.errors import SandboxDied
 from sandpool.manager.sandbox_pool import Tenancy
-from sandpool.models import PoolInfo, PoolSpec, SandboxInfo, ToolResult
+from sandpool.models import PoolInfo, PoolSpec, SandboxInfo, SandboxReference, ToolResult
+from sandpool.proxy.address import Address
 from sandpool.server.context import CurrentTenant, PoolName
 from sandpool.server.departure import undo_if_unheard
+from sandpool.server.routes.ports import give_address, write_address
 from sandpool.server.tenants import Tenant
 from sandpool.wire.requests import (
     Claimed,
@@ -66,12 +68,36 @@ async def wait_pool_warm(
     await tenant.manager.wait_pool_warm(pool, count)
 
 
-@router.post("/pools/{pool}/claim", status_code=201)
+@router.get("/pools/{pool}/sandboxes")
+async def check_pool(
+    pool: PoolName,
+    tenant: CurrentTenant,
+    request: Request,
+    *,
+    check_health: Annotated[bool, Query(description="Look at each of them.")] = False,
+) -> list[SandboxReference]:
+    """Describe the ready sandboxes, in the order of their hand-out, without taking any.
+
+    Their addresses answer with 409 until they are claimed.
+    """
+    entries = await tenant.manager.check_pool(pool, check_health=check_health)
+    ports = tenant.manager.pool_ports(pool)
+    if not ports:
+        return entries
+    urls = (write_address(request, Address(entry.id, ports[0])) for entry in entries)
+    return [entry.model_copy(update={"url": url}) for entry, url in zip(entries, urls, strict=True)]
+
+
+@router.post("/pools/{pool}/claim")
 async def claim(
     pool: PoolName, tenant: CurrentTenant, request: Request, body: ClaimRequest | None = None
 ) -> Claimed:
     """Take a sandbox for good: it is the caller's until it is deleted or ends by itself."""
-    wanted = body or ClaimRequest()
+    return await take(pool, tenant, request, body or ClaimRequest())
+
+
+async def take(pool: str, tenant: Tenant, request: Request, wanted: ClaimRequest) -> Claimed:
+    """Claim a sandbox for the sender of a request; one that never hears of it has none."""
     sandbox = await tenant.manager.claim(
         pool,
         timeout=wanted.timeout,
@@ -80,10 +106,19 @@ async def claim(
         env=wanted.env,
         cwd=wanted.cwd,
         lifetime=wanted.lifetime,
+        limits=wanted.limits,
     )
     undo_if_unheard(request, lambda: tenant.manager.delete_sandbox(sandbox.id))
     info = await _describe(tenant, sandbox.id)
-    return Claimed(sandbox=info, pool=pool, remaining=tenant.remaining(sandbox.id))
+    ports = tenant.manager.pool_ports(pool)
+    return Claimed(
+        id=sandbox.id,
+        url=give_address(request, tenant, sandbox.id, None, ports[0]).url if ports else None,
+        expires_at=sandbox.expires_at,
+        sandbox=info,
+        pool=pool,
+        remaining=sandbox.remaining,
+    )
 
 
 @router.post("/pools/{pool}/lease", status_code=201)
@@ -99,6 +134,7 @@ async def lease(
         min_remaining=wanted.min_remaining,
         env=wanted.env,
         cwd=wanted.cwd,
+        limits=wanted.limits,
     )
     undo_if_unheard(request, lambda: _spoil(tenancy))
     holding = tenant.holdings.add(tenancy, pool=pool, keep_alive=wanted.keep_alive)

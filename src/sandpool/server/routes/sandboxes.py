@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from sandpool.errors import SandboxNotFound
 from sandpool.models import SandboxInfo, SandboxStatus, ToolResult
@@ -78,6 +79,14 @@ async def ping(sandbox: CurrentSandbox) -> None:
 async def read_tools(sandbox_id: SandboxId, tenant: CurrentTenant) -> dict[str, Any]:
     """Return the function schema of each of its tools."""
     return await tenant.manager.get_sandbox_tools(sandbox_id)
+
+
+@router.get("/sandboxes/{sandbox_id}/logs", response_class=PlainTextResponse)
+async def read_logs(sandbox_id: SandboxId, tenant: CurrentTenant) -> PlainTextResponse:
+    """Return the last 16 KiB of what the entrypoint of its pool has said."""
+    said = await tenant.manager.get_sandbox_logs(sandbox_id)
+    # A tenant has written it: no browser is to take it for a page.
+    return PlainTextResponse(said, headers={"X-Content-Type-Options": "nosniff"})
 
 
 @router.post("/sandboxes/{sandbox_id}/tools/{tool}")
