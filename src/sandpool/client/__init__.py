@@ -1,7 +1,18 @@
-"""Blocking access to pools of sandboxes: `SandboxClient` and what it gives out."""
+"""A server's pools for async callers, and blocking access to any: `SandboxClient`.
 
+`HttpSandboxManager` needs the extra `sandpool[client]`; importing it does not.
+"""
+
+from sandpool.client.http_manager import HttpSandboxManager
 from sandpool.client.records import PoolRecord, Resources, SandboxRecord
 from sandpool.client.sandbox import BlockingSandbox
 from sandpool.client.sandbox_client import SandboxClient
 
-__all__ = ["BlockingSandbox", "PoolRecord", "Resources", "SandboxClient", "SandboxRecord"]
+__all__ = [
+    "BlockingSandbox",
+    "HttpSandboxManager",
+    "PoolRecord",
+    "Resources",
+    "SandboxClient",
+    "SandboxRecord",
+]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sandpool.errors import RemoteError
 from sandpool.manager.recipe import invalid, parse_config
-from sandpool.models import PoolInfo, SandboxConfig, SandboxType
+from sandpool.models import ImageInfo, PoolInfo, SandboxConfig, SandboxReference, SandboxType
 
 LONGEST_WAIT = 86_400.0
 """Seconds that one call may wait for a sandbox; a longer wait is taken for this one."""
@@ -17,6 +17,8 @@ LONGEST_WAIT = 86_400.0
 Model = TypeVar("Model", bound=BaseModel)
 
 POOLS: TypeAdapter[list[PoolInfo]] = TypeAdapter(list[PoolInfo])
+REFERENCES: TypeAdapter[list[SandboxReference]] = TypeAdapter(list[SandboxReference])
+IMAGES: TypeAdapter[list[ImageInfo]] = TypeAdapter(list[ImageInfo])
 IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 TABLE: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
@@ -48,7 +50,7 @@ def config_fields(
     return parse_config(kind, config).model_dump(mode="json", exclude_unset=True)
 
 
-def parse(kind: type[Model], content: bytes) -> Model:
+def parse(kind: type[Model], content: bytes | str) -> Model:
     """Return an answer as a value; `RemoteError` if it is none."""
     try:
         return kind.model_validate_json(content)
@@ -56,7 +58,7 @@ def parse(kind: type[Model], content: bytes) -> Model:
         raise _not_understood(kind.__name__) from None
 
 
-def parse_as(adapter: TypeAdapter[Kind], content: bytes) -> Kind:
+def parse_as(adapter: TypeAdapter[Kind], content: bytes | str) -> Kind:
     """Return an answer of several values; `RemoteError` if it is none."""
     try:
         return adapter.validate_json(content)

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from sandpool.client.embedded import Embedded, Held
-from sandpool.client.records import SandboxRecord, Status, status_word
+from sandpool.client.backing import Backing, Held
+from sandpool.client.records import SandboxRecord, Status
 from sandpool.errors import InvalidSpec
-from sandpool.models import DirEntry, ExecResult
-from sandpool.service import DEFAULT_MAX_OUTPUT
+from sandpool.models import DEFAULT_MAX_OUTPUT, DirEntry, ExecResult
 from sandpool.sync import Portal
 
 
@@ -22,7 +21,7 @@ class BlockingSandbox:
     what it has started.
     """
 
-    def __init__(self, portal: Portal[Embedded], held: Held) -> None:
+    def __init__(self, portal: Portal[Backing], held: Held) -> None:
         """Call through this portal; made by `SandboxClient` only."""
         self._portal = portal
         self._sandbox = held.sandbox
@@ -58,11 +57,7 @@ class BlockingSandbox:
     @property
     def status(self) -> Status:
         """Its status at this moment."""
-
-        async def status(_: Embedded) -> Status:
-            return status_word(self._sandbox.status)
-
-        return self._portal.call(status)
+        return self._portal.call(lambda here: here.status(self._sandbox_id))
 
     def info(self) -> SandboxRecord:
         """Describe it; `SandboxNotFound` once it is gone."""
@@ -145,12 +140,19 @@ class BlockingSandbox:
             )
         )
 
+    def url(self, port: int, *, private: bool = False) -> str:
+        """Return an address of a port, for any HTTP or WebSocket client, until the sandbox ends.
+
+        A `private` one carries a token, and nothing opens the port without.
+        """
+        return self._portal.call(lambda _: self._sandbox.url(port, private=private))
+
     # Files.  Relative paths start at the sandbox's working directory.
 
     def read_file(self, path: str, *, max_size: int | None = None) -> bytes:
         """Return a file's bytes; `FileMissing`, `FileFailed`, `FileTooLarge` past `max_size`."""
 
-        async def read(_: Embedded) -> bytes:
+        async def read(_: Backing) -> bytes:
             return await self._sandbox.files.read(path, max_size=max_size)
 
         return self._portal.call(read)
@@ -158,7 +160,7 @@ class BlockingSandbox:
     def write_file(self, path: str, content: bytes | str, *, mode: int | None = None) -> int:
         """Write a file, making its parents, whole or not at all; return the bytes written."""
 
-        async def write(_: Embedded) -> int:
+        async def write(_: Backing) -> int:
             return await self._sandbox.files.write(path, content, mode=mode)
 
         return self._portal.call(write)
@@ -166,7 +168,7 @@ class BlockingSandbox:
     def delete_file(self, path: str) -> None:
         """Remove a file or a link; `FileMissing`, `FileFailed`."""
 
-        async def remove(_: Embedded) -> None:
+        async def remove(_: Backing) -> None:
             await self._sandbox.files.remove(path)
 
         self._portal.call(remove)
@@ -174,7 +176,7 @@ class BlockingSandbox:
     def list_directory(self, path: str = ".") -> list[DirEntry]:
         """List a directory, sorted by path; `FileMissing`, `FileFailed`."""
 
-        async def entries(_: Embedded) -> list[DirEntry]:
+        async def entries(_: Backing) -> list[DirEntry]:
             return await self._sandbox.files.list(path)
 
         return self._portal.call(entries)

@@ -1,4 +1,4 @@
-"""`SandboxClient`: pools and sandboxes in this process, for callers that block."""
+"""`SandboxClient`: pools and sandboxes of this process or of a server, for callers that block."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from sandpool import config as settings
 from sandpool.backends.base import Backend
 from sandpool.client import requests
-from sandpool.client.embedded import Embedded, Held, embedded
+from sandpool.client.backing import Backing, Held, Manager, backing
+from sandpool.client.http_manager import HttpSandboxManager
 from sandpool.client.records import PoolRecord, SandboxRecord, pool_record
 from sandpool.client.sandbox import BlockingSandbox
 from sandpool.errors import InvalidSpec, Unsupported
@@ -19,7 +21,7 @@ from sandpool.sync import Portal
 
 
 class SandboxClient:
-    """The blocking face of a `LocalSandboxManager` that it has for itself.
+    """The blocking face of a manager: a `LocalSandboxManager` that it has for itself, or a server.
 
     The manager runs on a thread of the client's own, which begins with the first call and ends with
     `close`, with the `with` block, or with the program.  Any thread may call, one that runs an
@@ -31,6 +33,8 @@ class SandboxClient:
         self,
         config: SandboxManagerConfig | None = None,
         *,
+        api_url: str | None = None,
+        api_key: str | None = None,
         backends: Mapping[str, Callable[[], Backend]] | None = None,
         images: Mapping[str, str] | None = None,
     ) -> None:
@@ -38,12 +42,22 @@ class SandboxClient:
 
         Args:
             config: The manager's settings.
-            backends: What makes sandboxes, by the name of their type; by default only `native`.
-            images: What image names stand for; by default what `SANDPOOL_IMAGES` says.
+            api_url: The server whose pools and sandboxes it uses; by default what `config`, or else
+                `SANDPOOL_URL`, says.  Where none is named, or `backends` or `images` is given, it
+                has a manager in this process.
+            api_key: Who is calling the server; by default what `config`, or else
+                `SANDPOOL_API_KEY`, says.
+            backends: What makes sandboxes in this process, by the name of their type; by default
+                only `native`.
+            images: What image names stand for in this process; by default what `SANDPOOL_IMAGES`
+                says.
+
+        Raises:
+            InvalidSpec: `api_url` is no server's URL, or is given with what is a server's to say.
+            Unsupported: The packages that calls to a server need are not installed.
         """
-        self._portal: Portal[Embedded] = Portal(
-            lambda: embedded(lambda: LocalSandboxManager(config, backends=backends, images=images))
-        )
+        make_manager = _manager_maker(config, api_url, api_key, backends, images)
+        self._portal: Portal[Backing] = Portal(lambda: backing(make_manager))
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -59,9 +73,10 @@ class SandboxClient:
         self.close()
 
     def close(self) -> None:
-        """Delete every pool and sandbox, and end the thread; no effect on a closed client.
+        """Delete what it has created, and end the thread; no effect on a closed client.
 
-        Calls in progress on other threads raise `ManagerNotStarted`.
+        That is every sandbox, and in this process every pool; a server's pools stay.  Calls in
+        progress on other threads raise `ManagerNotStarted`.
         """
         self._portal.close()
 
@@ -127,10 +142,10 @@ class SandboxClient:
             preload=preload,
         )
 
-        async def create(here: Embedded) -> PoolRecord:
+        async def create(here: Backing) -> PoolRecord:
             return pool_record(await here.manager.create_pool(spec))
 
-        async def undo(here: Embedded, pool: PoolRecord) -> None:
+        async def undo(here: Backing, pool: PoolRecord) -> None:
             await here.manager.delete_pool(pool.pool_id, force=True)
 
         return self._portal.call(create, undo=undo)
@@ -138,7 +153,7 @@ class SandboxClient:
     def list_pools(self) -> list[PoolRecord]:
         """Describe all pools, in the order in which they were made."""
 
-        async def records(here: Embedded) -> list[PoolRecord]:
+        async def records(here: Backing) -> list[PoolRecord]:
             return [pool_record(info) for info in await here.manager.list_pools()]
 
         return self._portal.call(records)
@@ -146,7 +161,7 @@ class SandboxClient:
     def get_pool(self, pool_id: str) -> PoolRecord:
         """Describe one pool; `PoolNotFound`."""
 
-        async def record(here: Embedded) -> PoolRecord:
+        async def record(here: Backing) -> PoolRecord:
             return pool_record(await here.manager.get_pool(pool_id))
 
         return self._portal.call(record)
@@ -185,7 +200,7 @@ class SandboxClient:
         )
         disk = requests.disk(ephemeral_disk_mb, disk_mb)
 
-        async def update(here: Embedded) -> PoolRecord:
+        async def update(here: Backing) -> PoolRecord:
             old = await here.manager.get_pool(pool_id)
             spec = requests.changed_pool(
                 old.spec,
@@ -288,7 +303,11 @@ class SandboxClient:
         return BlockingSandbox(self._portal, held)
 
     def connect(self, sandbox_id: str) -> BlockingSandbox:
-        """Return another handle of a sandbox that this client has created; `SandboxNotFound`."""
+        """Return another handle of a sandbox that this client has created; `SandboxNotFound`.
+
+        On a server it may be another client's, with the same key's namespace; it is not listed
+        then, and lives on when this client is closed.
+        """
         return BlockingSandbox(self._portal, self._portal.call(lambda here: here.find(sandbox_id)))
 
     def list(self) -> list[SandboxRecord]:
@@ -304,5 +323,27 @@ class SandboxClient:
         self._portal.call(lambda here: here.delete(sandbox_id))
 
 
-async def _delete(here: Embedded, held: Held) -> None:
+def _manager_maker(
+    config: SandboxManagerConfig | None,
+    api_url: str | None,
+    api_key: str | None,
+    backends: Mapping[str, Callable[[], Backend]] | None,
+    images: Mapping[str, str] | None,
+) -> Callable[[], Manager]:
+    """Return what makes the manager behind a client; `InvalidSpec`, `Unsupported`."""
+    is_local = backends is not None or images is not None
+    if api_url is not None and is_local:
+        raise InvalidSpec("backends and images are a server's own to say; leave them out")
+    named = config.base_url if config is not None else None
+    url = api_url or named or settings.server_url()
+    if is_local or not url:
+        if api_key is not None:
+            raise InvalidSpec("api_key is for a server; give its api_url, too")
+        return lambda: LocalSandboxManager(config, backends=backends, images=images)
+    # Made here, so that what is wrong with it is said here; it is used on the client's own loop.
+    manager = HttpSandboxManager(config, base_url=url, api_key=api_key)
+    return lambda: manager
+
+
+async def _delete(here: Backing, held: Held) -> None:
     await here.delete(held.sandbox.id, missing_ok=True)

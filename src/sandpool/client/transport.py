@@ -33,6 +33,8 @@ from sandpool.clock import Clock, MonotonicClock
 from sandpool.errors import (
     AcquireTimeout,
     InvalidSpec,
+    LeaseNotFound,
+    LeaseOver,
     ManagerNotStarted,
     RemoteError,
     SandpoolError,
@@ -229,6 +231,7 @@ class Transport:
         content: Content | None = None,
         params: Params | None = None,
         lease_id: str | None = None,
+        accept: str | None = None,
     ) -> AsyncGenerator[httpx.Response]:
         """Make a call once and give its answer for the length of a block, to be iterated over.
 
@@ -236,13 +239,16 @@ class Transport:
         server does for it.  Raises what `call` does, also from the iteration inside the block.
         """
         client = await self._need_client()
-        call = _Call(method, path, json, content, params, self._headers(lease_id, None))
+        headers = self._headers(lease_id, None)
+        if accept is not None:
+            headers["Accept"] = accept
+        call = _Call(method, path, json, content, params, headers)
         try:
             response = await client.send(_request(client, self.base_url, call), stream=True)
             try:
                 if response.status_code >= 300:
                     await response.aread()
-                    raise _error(response)
+                    raise _for_caller(call, _error(response))
                 yield response
             finally:
                 with anyio.move_on_after(_CLOSE_BOUND, shield=True):
@@ -275,7 +281,8 @@ class Transport:
             )
         except InvalidStatus as refusal:
             body = bytes(refusal.response.body)
-            raise problems.decode(refusal.response.status_code, _parsed(body)) from None
+            error = problems.decode(refusal.response.status_code, _parsed(body))
+            raise (_over(error) if lease_id is not None else error) from None
         except (InvalidHandshake, OSError) as error:
             raise self._unreachable(error) from error
         try:
@@ -449,7 +456,16 @@ def _checked(call: _Call, response: httpx.Response, attempt: int) -> httpx.Respo
     is_from_server = not isinstance(error, RemoteError)
     if response.status_code == 404 and call.method == "DELETE" and attempt > 0 and is_from_server:
         return response
-    raise error
+    raise _for_caller(call, error)
+
+
+def _for_caller(call: _Call, error: SandpoolError) -> SandpoolError:
+    return _over(error) if names.LEASE in call.headers else error
+
+
+def _over(error: SandpoolError) -> SandpoolError:
+    """Return what a call through a lease raises: one that the server does not know has ended."""
+    return LeaseOver(str(error)) if isinstance(error, LeaseNotFound) else error
 
 
 def _error(response: httpx.Response) -> SandpoolError:

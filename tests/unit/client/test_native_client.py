@@ -9,6 +9,8 @@ import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -31,6 +33,19 @@ def client() -> Iterator[SandboxClient]:
     with SandboxClient() as client:
         yield client
     assert census.settle(before) == before
+
+
+def test_a_port_has_an_address_until_the_sandbox_ends(client: SandboxClient) -> None:
+    pool = client.create_pool("host", warm_containers=1)
+    with client.create(pool_id=pool.pool_id) as sandbox:
+        url = sandbox.url(8080)
+        assert sandbox.url(8080) == url
+        with pytest.raises(HTTPError) as refused, urlopen(url):
+            pass
+        assert refused.value.code == 502
+        refused.value.close()
+    with pytest.raises(URLError), urlopen(url):
+        pass
 
 
 def test_a_client_serves_several_threads_and_cleans_up(client: SandboxClient) -> None:

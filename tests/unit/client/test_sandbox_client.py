@@ -1,4 +1,4 @@
-"""`SandboxClient` over sandboxes in memory."""
+"""`SandboxClient` over sandboxes in memory, of its own manager and of a server."""
 
 from __future__ import annotations
 
@@ -24,10 +24,16 @@ from sandpool.errors import (
     PoolNotFound,
     SandboxDied,
     SandboxNotFound,
+    ServerUnreachable,
+    Unauthorized,
     Unsupported,
 )
+from sandpool.server import ServerSettings
+from sandpool.server.keys import fingerprint
+from sandpool.server.settings import KeySettings
 from sandpool.testing import FakeBackend
 from tests.leaks import census
+from tests.unit.client.conftest import Run, served
 
 # Pools.
 
@@ -365,15 +371,11 @@ def test_a_block_ends_its_sandbox_whatever_happens(
 
 @pytest.mark.parametrize("has_pool", [True, False])
 def test_a_sandbox_that_died_by_itself_is_failed_until_it_is_terminated(
-    client: SandboxClient, backend: FakeBackend, has_pool: bool
+    client: SandboxClient, backend: FakeBackend, run_beside: Run, has_pool: bool
 ) -> None:
     pool = client.create_pool("host")
     sandbox = client.create(pool_id=pool.pool_id) if has_pool else client.create("host")
-
-    async def die(_: object) -> None:
-        backend.box(sandbox.sandbox_id).die("oom")
-
-    client._portal.call(die)
+    run_beside(lambda: backend.box(sandbox.sandbox_id).die("oom"))
     with pytest.raises(SandboxDied) as caught:
         sandbox.run("true")
     assert caught.value.reason == "oom"
@@ -429,6 +431,7 @@ def test_an_error_keeps_its_type_and_its_facts_on_the_way(client: SandboxClient)
 # Its end.
 
 
+@pytest.mark.parametrize("place", ["embedded"], indirect=True)
 def test_closing_ends_everything(client: SandboxClient, backend: FakeBackend) -> None:
     pool = client.create_pool("host", warm_containers=2)
     client.wait_pool_warm(pool.pool_id)
@@ -437,6 +440,19 @@ def test_closing_ends_everything(client: SandboxClient, backend: FakeBackend) ->
     client.close()
     assert backend.boxes == []
     assert backend.is_closed
+
+
+@pytest.mark.parametrize("place", ["served"], indirect=True)
+def test_closing_ends_the_sandboxes_and_leaves_the_servers_pools(
+    client: SandboxClient, backend: FakeBackend, place: tuple[str, Run]
+) -> None:
+    pool = client.create_pool("host", warm_containers=1)
+    client.wait_pool_warm(pool.pool_id)
+    created = {client.create(pool_id=pool.pool_id).sandbox_id, client.create("host").sandbox_id}
+    client.close()
+    assert created & {box.id for box in backend.boxes} == set()
+    with SandboxClient(api_url=place[0]) as another:
+        assert [each.pool_id for each in another.list_pools()] == [pool.pool_id]
 
 
 def test_a_closed_client_refuses_calls_but_lets_blocks_end(client: SandboxClient) -> None:
@@ -451,3 +467,75 @@ def test_a_closed_client_refuses_calls_but_lets_blocks_end(client: SandboxClient
 @pytest.mark.anyio
 async def test_a_client_works_where_an_event_loop_is_running(client: SandboxClient) -> None:
     assert client.create("host").run_code("print(1)").stdout == "1\n"
+
+
+# A server's.
+
+
+@pytest.mark.parametrize("place", ["served"], indirect=True)
+def test_another_clients_sandbox_is_found_by_its_id_and_left_alone(
+    client: SandboxClient, place: tuple[str, Run]
+) -> None:
+    pool = client.create_pool("host")
+    sandbox = client.create(pool_id=pool.pool_id)
+    with SandboxClient(api_url=place[0]) as another:
+        found = another.connect(sandbox.sandbox_id)
+        found.write_file("note", "here")
+        assert another.get(sandbox.sandbox_id).status == "running"
+        assert another.list() == []
+        for call in (another.connect, another.get, another.delete):
+            with pytest.raises(SandboxNotFound):
+                call("nobody")
+    assert sandbox.read_file("note") == b"here"
+    with SandboxClient(api_url=place[0]) as another:
+        another.delete(sandbox.sandbox_id)
+    assert client.list() == []
+    assert sandbox.status == "terminated"
+
+
+@pytest.mark.parametrize("place", ["served"], indirect=True)
+def test_the_environment_names_a_server_for_who_names_none(
+    backend: FakeBackend, place: tuple[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDPOOL_URL", place[0])
+    with SandboxClient() as client:
+        pool = client.create_pool("host")
+        with SandboxClient(api_url=place[0]) as another:
+            assert another.get_pool(pool.pool_id) == pool
+        with SandboxClient(backends={"native": lambda: backend}) as embedded:
+            assert embedded.list_pools() == []
+
+
+def test_a_server_that_is_not_there_is_said_to_be(free_tcp_port: int) -> None:
+    with (
+        SandboxClient(api_url=f"http://127.0.0.1:{free_tcp_port}") as client,
+        pytest.raises(ServerUnreachable),
+    ):
+        client.list_pools()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"api_url": "not a url"},
+        {"api_url": "http://127.0.0.1:1", "images": {"a": "host"}},
+        {"api_url": "http://127.0.0.1:1", "backends": {}},
+        {"api_url": "http://key@127.0.0.1:1"},
+        {"api_url": "http://127.0.0.1:1", "api_key": "a\nb"},
+        {"api_key": "sp_of-no-server"},
+    ],
+)
+def test_a_server_is_named_by_its_url_and_says_the_rest(asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSpec):
+        SandboxClient(**asked)
+
+
+def test_a_key_is_shown_to_the_server_and_to_nobody_else(backend: FakeBackend) -> None:
+    key = "sp_an-example-of-a-key"
+    settings = ServerSettings(port=0, keys=(KeySettings(name="me", sha256=fingerprint(key)),))
+    with served(backend, settings) as (url, _):
+        with SandboxClient(api_url=url, api_key=key) as client:
+            assert client.list_pools() == []
+            assert key not in repr(client)
+        with SandboxClient(api_url=url) as stranger, pytest.raises(Unauthorized):
+            stranger.list_pools()
