@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
+from sandpool.manager.backends import default_backend
 from sandpool.server import KeySettings, ServerSettings, serving
 from sandpool.server.keys import fingerprint
 from tests import capabilities
@@ -214,7 +215,8 @@ async def test_mistakes_raise_what_that_client_raises_for_them(url: str) -> None
 
 
 async def test_a_container_is_made_only_where_the_operator_says_what_stands_for_it() -> None:
-    async with serving(ServerSettings(port=0, images=IMAGES)) as base:
+    native = {"native": default_backend}
+    async with serving(ServerSettings(port=0, images=IMAGES), backends=native) as base:
         told = await run(
             f"{base}/enclave",
             """

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 import anyio
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from sandpool.dialects.tensorlake.models import Status
-from sandpool.server import KeySettings, NamespaceLimits, ServerSettings
+from sandpool.server import KeySettings, NamespaceLimits, ServerSettings, serving
 from sandpool.server.keys import fingerprint
-from sandpool.testing import FakeBackend
+from sandpool.testing import FakeBackend, ManualClock
 from tests.dialects.application import in_memory
 
 pytestmark = pytest.mark.anyio
 
 NAMESPACED = "/v1/namespaces/default"
 FLAT = "/tensorlake"
+GRACE = {"x-tensorlake-request-timeout-grace-ms": "5000"}
 KEYS = {"alice": "sp_alice-of-the-test", "bob": "sp_bob-of-the-test"}
 
 
@@ -193,6 +199,31 @@ async def test_an_unknown_pool_is_404(control: httpx.AsyncClient, method: str) -
     assert (await control.request(method, path, json=body)).status_code == 404
 
 
+async def test_deleting_a_pool_destroys_the_containers_that_waited(
+    control: httpx.AsyncClient, backend: FakeBackend
+) -> None:
+    pool_id = await new_pool(control, warm_containers=3)
+    await warm(control, pool_id, 3)
+    assert (await control.delete(f"/sandbox-pools/{pool_id}")).status_code == 200
+    assert (backend.destroyed, backend.boxes) == (3, [])
+
+
+async def test_a_pool_is_in_use_while_a_sandbox_waits_for_one_of_its_containers(
+    control: httpx.AsyncClient,
+) -> None:
+    pool_id = await new_pool(control, max_containers=1)
+    holder = await claim(control, pool_id)
+    queued = (await control.post(f"/sandbox-pools/{pool_id}/sandboxes")).json()["sandbox_id"]
+    before = await containers(control, pool_id)
+    refused = await control.delete(f"/sandbox-pools/{pool_id}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "pool_in_use")
+    assert await containers(control, pool_id) == before
+    for sandbox_id in (queued, holder):
+        assert (await control.delete(f"/sandbox-pools/{pool_id}")).status_code == 409
+        await control.delete(f"/sandboxes/{sandbox_id}")
+    assert (await control.delete(f"/sandbox-pools/{pool_id}")).status_code == 200
+
+
 async def test_a_claim_shows_the_container_that_waited_under_the_new_sandbox(
     control: httpx.AsyncClient,
 ) -> None:
@@ -217,7 +248,11 @@ async def test_an_empty_claim_configuration_is_applied_and_file_systems_are_refu
 
 
 async def test_putting_back_what_was_read_changes_nothing(control: httpx.AsyncClient) -> None:
-    policy = {"allow_internet_access": False, "allow_out": ["10.0.0.0/8"], "deny_out": []}
+    policy: dict[str, Any] = {
+        "allow_internet_access": False,
+        "allow_out": ["10.0.0.0/8"],
+        "deny_out": [],
+    }
     pool_id = await new_pool(
         control, warm_containers=1, max_containers=2, network=policy, secret_names=["TOKEN"]
     )
@@ -243,7 +278,7 @@ async def test_putting_back_what_was_read_changes_nothing(control: httpx.AsyncCl
 async def test_a_network_is_kept_when_absent_cleared_by_null_and_replaced_by_another(
     control: httpx.AsyncClient,
 ) -> None:
-    policy = {"allow_internet_access": False, "allow_out": [], "deny_out": []}
+    policy: dict[str, Any] = {"allow_internet_access": False, "allow_out": [], "deny_out": []}
     pool_id = await new_pool(control, network=policy)
 
     async def put(**fields: Any) -> Any:
@@ -325,12 +360,63 @@ async def test_a_claim_that_may_not_wait_longer_is_answered_504_and_keeps_its_pl
     holder = await claim(control, pool_id)
     answer = await control.post(
         f"/sandbox-pools/{pool_id}/sandboxes",
-        headers={"x-tensorlake-request-timeout-ms": "20"},
+        headers={"x-tensorlake-request-timeout-ms": "5020", **GRACE},
     )
     assert answer.status_code == 504
     assert answer.json()["status"] == "timeout"
     await control.delete(f"/sandboxes/{holder}")
     await until(control, answer.json()["sandbox_id"], "running")
+
+
+async def test_a_claimer_that_names_no_grace_is_answered_before_it_gives_up(
+    control: httpx.AsyncClient,
+) -> None:
+    pool_id = await new_pool(control, max_containers=1)
+    holder = await claim(control, pool_id)
+    answer = await control.post(
+        f"/sandbox-pools/{pool_id}/sandboxes", headers={"x-tensorlake-request-timeout-ms": "1000"}
+    )
+    assert (answer.status_code, answer.json()["status"]) == (202, "pending")
+    await control.delete(f"/sandboxes/{holder}")
+    await until(control, answer.json()["sandbox_id"], "running")
+
+
+async def test_a_sandbox_whose_claimer_leaves_before_it_is_told_is_terminated(
+    settings: ServerSettings, backend: FakeBackend
+) -> None:
+    async with (
+        serving(settings, backends={"native": lambda: backend}) as url,
+        httpx.AsyncClient(base_url=url + NAMESPACED, trust_env=False) as client,
+    ):
+        pool_id = await new_pool(client, max_containers=1)
+        holder = await claim(client, pool_id)
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post(
+                f"/sandbox-pools/{pool_id}/sandboxes",
+                headers={"x-tensorlake-request-timeout-ms": "65000", **GRACE},
+                timeout=0.1,
+            )
+        with anyio.fail_after(5):
+            while True:
+                archived = (await client.get("/archived-sandboxes")).json()["sandboxes"]
+                if archived:
+                    break
+                await anyio.sleep(0.002)
+        assert archived[0]["termination_reason"] == "cancelled"
+        listed = (await client.get("/sandboxes")).json()["sandboxes"]
+        assert [each["id"] for each in listed] == [holder]
+
+
+async def test_questions_are_answered_while_containers_are_made(
+    control: httpx.AsyncClient, backend: FakeBackend
+) -> None:
+    pool_id = await new_pool(control, warm_containers=1)
+    backend.hang_creates(100)
+    queued = (await control.post("/sandboxes", json={"wait": False})).json()["sandbox_id"]
+    with anyio.fail_after(1):
+        for path in ("/sandbox-pools", f"/sandbox-pools/{pool_id}", f"/sandboxes/{queued}"):
+            assert (await control.get(path)).status_code == 200
+        assert (await control.get(f"/sandboxes/{queued}")).json()["status"] == "pending"
 
 
 async def test_a_pool_that_can_make_nothing_fails_its_claims_for_want_of_capacity(
@@ -451,8 +537,8 @@ async def test_an_unknown_image_is_refused_when_the_sandbox_is_made(
 
 
 async def test_a_change_keeps_what_it_does_not_name(control: httpx.AsyncClient) -> None:
-    policy = {"allow_internet_access": False, "allow_out": [], "deny_out": []}
-    body = {"name": "worker", "network": policy}
+    policy: dict[str, Any] = {"allow_internet_access": False, "allow_out": [], "deny_out": []}
+    body: dict[str, Any] = {"name": "worker", "network": policy}
     sandbox_id = (await control.post("/sandboxes", json=body)).json()["sandbox_id"]
 
     async def patch(**fields: Any) -> httpx.Response:
@@ -596,6 +682,18 @@ async def test_a_sandbox_is_found_by_its_host_or_by_a_header(
         answer = await api.get(root(api, "/api/v1/health"), headers=headers)
         assert answer.status_code == 404
     assert (await api.get(root(api, "/api/v1/health"))).status_code == 404
+
+
+async def test_sandboxes_are_said_to_be_where_the_operator_says_that_the_server_is(
+    settings: ServerSettings, backend: FakeBackend
+) -> None:
+    outside = "https://sandboxes.example"
+    behind = settings.model_copy(update={"public_url": outside})
+    async with in_memory(behind, backend, NAMESPACED) as client:
+        made = (await client.post("/sandboxes", json={})).json()
+        assert made["sandbox_url"] == outside
+        found = (await client.get(f"/sandboxes/{made['sandbox_id']}")).json()
+        assert found["sandbox_url"] == outside
 
 
 async def test_no_route_of_the_server_is_reached_through_a_sandboxs_host(
@@ -805,6 +903,50 @@ async def test_a_key_reaches_its_own_namespace_and_no_other(backend: FakeBackend
             assert answer.status_code == status
 
 
+async def test_pools_are_back_after_a_restart_with_all_that_they_had(
+    settings: ServerSettings, tmp_path: Path
+) -> None:
+    durable = settings.model_copy(update={"state_dir": tmp_path})
+    policy = {"allow_internet_access": False, "allow_out": [], "deny_out": ["10.0.0.0/8"]}
+
+    @asynccontextmanager
+    async def server() -> AsyncGenerator[httpx.AsyncClient]:
+        async with (
+            serving(durable, backends={"native": FakeBackend}) as url,
+            httpx.AsyncClient(base_url=url + NAMESPACED, trust_env=False) as client,
+        ):
+            yield client
+
+    async with server() as client:
+        pool_id = await new_pool(
+            client,
+            image="python:3.11-slim",
+            warm_containers=1,
+            max_containers=2,
+            timeout_secs=60,
+            entrypoint=["sleep", "1000"],
+            network=policy,
+            secret_names=["TOKEN"],
+        )
+        changed = {
+            "image": "python:3.11-slim",
+            "entrypoint": ["sleep", "2000"],
+            "max_containers": 2,
+        }
+        before = (await client.put(f"/sandbox-pools/{pool_id}", json=changed)).json()
+    async with server() as client:
+        (found,) = (await client.get("/sandbox-pools")).json()["pools"]
+        assert found == before
+        assert (found["entrypoint"], found["network_policy"]) == (["sleep", "2000"], policy)
+        assert found["secret_names"] == ["TOKEN"]
+        sandbox_id = await claim(client, pool_id)
+        processes = await client.get(
+            str(client.base_url).removesuffix(NAMESPACED + "/") + "/api/v1/processes",
+            headers=within(sandbox_id),
+        )
+        assert [each["args"] for each in processes.json()["processes"]] == [["2000"]]
+
+
 async def test_the_flat_form_is_at_the_root_if_the_operator_says_so(backend: FakeBackend) -> None:
     settings = ServerSettings(port=0, root_dialect="tensorlake")
     async with in_memory(settings, backend) as api:
@@ -824,3 +966,65 @@ def test_the_statuses_are_those_that_clients_can_read() -> None:
         "pending", "running", "snapshotting", "suspending", "suspended", "terminated", "timeout",
         "failed",
     }  # fmt: skip
+
+
+ACTIONS = ("claim", "create", "delete", "suspend", "resume", "run", "die", "fail", "mend", "tend")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+@settings_of_hypothesis(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5)), max_size=20))
+def test_whatever_happens_no_other_status_is_sent(steps: list[tuple[str, int]]) -> None:
+    async def go() -> None:
+        backend, clock = FakeBackend(), ManualClock()
+        async with in_memory(ServerSettings(port=0), backend, NAMESPACED, clock) as client:
+            pool_id = await new_pool(client, warm_containers=1, max_containers=2, timeout_secs=3)
+            made: list[str] = []
+            for action, place in steps:
+                await act(client, backend, clock, pool_id, made, action, place)
+                for sandbox_id in made:
+                    found = (await client.get(f"/sandboxes/{sandbox_id}")).json()
+                    assert found["status"] in get_args(Status)
+                    running = found["status"] in ("running", "suspending", "suspended")
+                    assert (found["sandbox_url"] is not None) == running
+                listed = (await client.get("/sandboxes")).json()["sandboxes"]
+                assert {each["status"] for each in listed} <= set(get_args(Status))
+                pool = (await client.get(f"/sandbox-pools/{pool_id}")).json()
+                assert len(pool["containers"]) <= 2
+
+    anyio.run(go)
+
+
+async def act(
+    client: httpx.AsyncClient,
+    backend: FakeBackend,
+    clock: ManualClock,
+    pool_id: str,
+    made: list[str],
+    action: str,
+    place: int,
+) -> None:
+    """Do one thing, to one of the sandboxes where it is done to one."""
+    which = made[place % len(made)] if made else "nobody"
+    if action in ("claim", "create"):
+        body = {"pool_id": pool_id} if action == "claim" else {"name": f"box-{len(made)}"}
+        answer = await client.post("/sandboxes", json={**body, "wait": False})
+        assert answer.status_code == 202
+        made.append(answer.json()["sandbox_id"])
+    elif action == "delete":
+        await client.delete(f"/sandboxes/{which}")
+    elif action in ("suspend", "resume"):
+        await client.post(f"/sandboxes/{which}/{action}")
+    elif action == "run":
+        await client.post(
+            root(client, "/api/v1/processes"), headers=within(which), json={"command": "true"}
+        )
+    elif action == "die" and backend.boxes:
+        backend.boxes[place % len(backend.boxes)].die()
+    elif action == "fail":
+        backend.fail_creates(1)
+    elif action == "mend":
+        backend.mend()
+    elif action == "tend":
+        await clock.advance(1.0)

@@ -31,26 +31,6 @@ from sandpool.errors import (
 )
 from sandpool.wire import problems
 
-_REFUSAL: dict[str, Any] = {
-    "description": "What is wrong",
-    "content": {
-        problems.MEDIA_TYPE: {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "code": {"type": "string"},
-                },
-                "required": ["status", "detail", "code"],
-            }
-        }
-    },
-}
-
-REFUSALS: dict[int | str, dict[str, Any]] = {422: _REFUSAL, "default": _REFUSAL}
-"""How the server's description shows what is no answer of status 200."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Statuses:

@@ -1,7 +1,8 @@
 """Requests for containers, served by native sandboxes where the operator has said so.
 
 A client of this interface sends every field of its configuration, set or not, so a field with the
-interface's own default says nothing.  Any other value that only a container can have is refused by
+interface's own default says nothing: no container has a network because of it.  Of what a native
+sandbox is to stand in for, any other value that only a container can have is refused by
 its name, never dropped: what a native sandbox is must not surprise.
 """
 
@@ -35,11 +36,17 @@ def choose(
     Raises `InvalidSpec` or `Unsupported` for a container's configuration that no native sandbox
     can have.
     """
-    if not docker_as_native or sandbox_type not in _CONTAINERS:
+    if sandbox_type not in _CONTAINERS or (config is None and not docker_as_native):
         return sandbox_type, config
     wanted = parse_config(sandbox_type, config)
     assert isinstance(wanted, DockerSandboxConfig)
+    if not docker_as_native:
+        return sandbox_type, _what_is_said(wanted)
     return SandboxType.NATIVE, native_config(wanted)
+
+
+def _what_is_said(wanted: DockerSandboxConfig) -> dict[str, Any]:
+    return wanted.model_dump(exclude_defaults=True)
 
 
 def native_config(wanted: DockerSandboxConfig) -> NativeSandboxConfig:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.requests import HTTPConnection
 
-from sandpool.dialects.enclave.answers import REFUSALS, EnclaveRoute
+from sandpool.dialects.enclave.answers import EnclaveRoute
 from sandpool.dialects.enclave.call import Call, CurrentCall, FindService, UndoIfUnheard
 from sandpool.dialects.enclave.containers import choose
 from sandpool.errors import InvalidSpec, SandboxLeased, SandboxNotFound
@@ -27,8 +27,9 @@ from sandpool.models import (
     ToolResult,
 )
 from sandpool.service import SandboxService
+from sandpool.wire import problems
 
-_router = APIRouter(route_class=EnclaveRoute, tags=["enclave"], responses=REFUSALS)
+_router = APIRouter(route_class=EnclaveRoute, tags=["enclave"], responses=problems.RESPONSES)
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 

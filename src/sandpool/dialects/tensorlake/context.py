@@ -50,7 +50,13 @@ CurrentTarget = Annotated[Target, Depends(find_target)]
 
 
 def listener_url(connection: HTTPConnection) -> str:
-    """Return the URL of the socket that a request came in by."""
+    """Return the URL for a sandbox's own interface: by default of the socket that a request used.
+
+    It is not made from the request's host, which is whatever the client says.
+    """
+    public = find_dialect(connection).settings.url
+    if public is not None:
+        return public
     host, port = connection.scope.get("server") or ("127.0.0.1", None)
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}" if port is None else f"http://{name}:{port}"

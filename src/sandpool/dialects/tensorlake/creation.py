@@ -45,16 +45,16 @@ class Creation:
 def patience(headers: Mapping[str, str]) -> Patience:
     """Return how long a request's client is ready to wait.
 
-    One that names a grace wants to be answered that long before it gives up, and not before.
+    One that names a grace wants to be answered that long before it gives up, and not before.  Any
+    other gives up without a word at the end of its time, and so is answered long before that.
     """
     timeout = _seconds(headers.get(_TIMEOUT_HEADER))
     grace = _seconds(headers.get(_GRACE_HEADER))
     if timeout is None:
         return Patience(_SHORT, is_all=False)
-    allowed = max(0.0, min(_LONGEST, timeout - (grace or 0.0)))
-    if grace is not None or allowed < _SHORT:
-        return Patience(allowed, is_all=True)
-    return Patience(_SHORT, is_all=False)
+    if grace is None:
+        return Patience(min(_SHORT, timeout / 2), is_all=False)
+    return Patience(max(0.0, min(_LONGEST, timeout - grace)), is_all=True)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -30,11 +30,16 @@ from sandpool.dialects.tensorlake.models import (
 from sandpool.dialects.tensorlake.names import check_name, new_id
 from sandpool.dialects.tensorlake.pool_book import PoolBook
 from sandpool.dialects.tensorlake.pool_definition import check_secrets
-from sandpool.dialects.tensorlake.process_models import RunRequest, StartRequest
+from sandpool.dialects.tensorlake.process_models import (
+    RunRequest,
+    StartRequest,
+    TerminalRequest,
+)
 from sandpool.dialects.tensorlake.process_record import ProcessRecord
 from sandpool.dialects.tensorlake.process_table import Spawn
 from sandpool.dialects.tensorlake.record import Blueprint, Record, resources_info
 from sandpool.dialects.tensorlake.settings import DialectSettings
+from sandpool.dialects.tensorlake.terminal import Terminal
 from sandpool.errors import (
     InvalidSpec,
     NoCapacity,
@@ -289,6 +294,23 @@ class Namespace:
         sandbox = await self.need_running(record)
         return await record.processes.start(sandbox, wanted, clock=self._clock, spawn=self._spawn)
 
+    async def open_terminal(self, record: Record, wanted: TerminalRequest) -> Terminal:
+        """Start a command on a terminal; raises what `Sandbox.open_pty` does, and `NoCapacity`."""
+        if wanted.timeout is not None:
+            raise InvalidSpec("timeout: a terminal has none; delete it instead")
+        sandbox = await self.need_running(record)
+        record.terminals.check_room()
+        process = await sandbox.open_pty(
+            (wanted.command, *wanted.args),
+            rows=wanted.rows,
+            cols=wanted.cols,
+            env=wanted.env,
+            cwd=wanted.working_dir,
+        )
+        terminal = record.terminals.add(process)
+        self._spawn(terminal.follow)
+        return terminal
+
     # Changing.
 
     def change(self, record: Record, wanted: SandboxChange) -> None:
@@ -339,13 +361,17 @@ class Namespace:
         await self._signal_all(record, signal.SIGCONT)
 
     async def _signal_all(self, record: Record, number: int) -> None:
+        running: list[ProcessRecord | Terminal] = [
+            *record.processes.running(),
+            *record.terminals.running(),
+        ]
         # Cancel: half of them stopped would be neither one state nor the other.
         with anyio.move_on_after(_SIGNAL_BOUND, shield=True):
-            for process in record.processes.running():
+            for each in running:
                 try:
-                    await process.send_signal(number)
+                    await each.send_signal(number)
                 except SandpoolError as error:
-                    _log.warning("process %d of %s: %s", process.pid, record.id, error)
+                    _log.warning("signal %d in sandbox %s: %s", number, record.id, error)
 
     # Ending.
 

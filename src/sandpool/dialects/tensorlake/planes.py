@@ -6,13 +6,31 @@ from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.websockets import WebSocket, WebSocketState
 
-from sandpool.dialects.tensorlake import archive, beyond, daemon, files, pools, processes, sandboxes
+from sandpool.dialects.tensorlake import (
+    archive,
+    beyond,
+    daemon,
+    files,
+    pools,
+    processes,
+    sandboxes,
+    terminals,
+    tunnels,
+)
+from sandpool.dialects.tensorlake.answers import refusal
 from sandpool.dialects.tensorlake.context import STATE
 from sandpool.dialects.tensorlake.dialect import TensorlakeDialect
+from sandpool.errors import SandpoolError
 
 NAMESPACED = "/v1/namespaces/{namespace}"
 """The prefix of the form that names its namespace; it is always at the root."""
+
+_REFUSED, _FAILED = 1008, 1011
+"""Codes that a WebSocket is closed with."""
+_CAN_REFUSE = "websocket.http.response"
+"""The extension by which what opens a WebSocket can be answered like any request."""
 
 
 def control_plane() -> APIRouter:
@@ -30,11 +48,23 @@ def data_plane(dialect: TensorlakeDialect) -> FastAPI:
     """Return the application that serves single sandboxes, each named in the scope."""
     app = FastAPI(openapi_url=None)
     setattr(app.state, STATE, dialect)
-    for routes in (processes, files, daemon):
+    for routes in (processes, files, daemon, terminals, tunnels):
         app.include_router(routes.router, prefix="/api/v1")
+    app.add_exception_handler(SandpoolError, _refuse_websocket)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(Exception, _answer_fault)
     return app
+
+
+async def _refuse_websocket(websocket: WebSocket, error: Exception) -> None:
+    """Answer what opens a WebSocket; the errors of other routes are answered by `Route`."""
+    assert isinstance(error, SandpoolError)
+    if websocket.application_state is not WebSocketState.CONNECTING:
+        await websocket.close(_FAILED, error.code)
+    elif _CAN_REFUSE in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(refusal(error))
+    else:
+        await websocket.close(_REFUSED, error.code)
 
 
 async def _answer_http(_: Request, error: Exception) -> Response:

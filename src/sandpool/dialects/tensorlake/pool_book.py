@@ -1,7 +1,7 @@
 """`PoolBook`: the pools of one namespace, in this dialect's words.
 
-The manager has the pools; here is what they have besides.  A pool that was made through another
-interface is one here, too.
+The manager has the pools, and keeps for us what they have besides.  A pool that was made through
+another interface is one here, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sandpool.clock import Clock
 from sandpool.dialects.tensorlake.home import Home
 from sandpool.dialects.tensorlake.models import ContainerInfo, PoolAnswer, PoolRequest
 from sandpool.dialects.tensorlake.pool_definition import (
-    Addition,
+    addition_of,
     blueprint,
     changed_addition,
     changed_spec,
@@ -23,6 +23,7 @@ from sandpool.dialects.tensorlake.pool_definition import (
 )
 from sandpool.dialects.tensorlake.record import Blueprint
 from sandpool.ids import new_pool_id
+from sandpool.models import PoolInfo
 
 _EXECUTOR = "local"
 """The one place where containers run."""
@@ -38,31 +39,25 @@ class PoolBook:
         self._secrets = secrets
         self._clock = clock
         self._begun_at = clock.utc()
-        self._additions: dict[str, Addition] = {}
 
     async def create(self, wanted: PoolRequest) -> str:
         """Make a pool and return its id; `InvalidSpec`, `ImageNotFound`, `NoCapacity`."""
         addition = new_addition(wanted, self._clock.utc())
         check_secrets(addition.secret_names, self._secrets)
-        pool_id = new_pool_id()
-        await self._home.create_pool(new_spec(pool_id, wanted))
-        self._additions[pool_id] = addition
-        return pool_id
+        info = await self._home.create_pool(new_spec(new_pool_id(), wanted, addition))
+        return info.name
 
     async def list(self) -> list[PoolAnswer]:
         """Describe all pools, without their containers."""
         found = await self._service.list_pools()
-        return [
-            pool_answer(self._home.namespace, info, self._addition(info.name)) for info in found
-        ]
+        return [self._answer(info) for info in found]
 
     async def get(self, pool_id: str, sandboxes: Mapping[str, str]) -> PoolAnswer:
         """Describe a pool and its containers; `PoolNotFound`.
 
         `sandboxes` maps the ids of containers to those of the sandboxes that they have become.
         """
-        info = await self._service.get_pool(pool_id)
-        answer = pool_answer(self._home.namespace, info, self._addition(pool_id))
+        answer = self._answer(await self._service.get_pool(pool_id))
         ready, claimed = self._service.pool_membership(pool_id)
         containers = [
             ContainerInfo(id=each, state="Idle", sandbox_id=None, executor_id=_EXECUTOR)
@@ -83,19 +78,17 @@ class PoolBook:
     async def update(self, pool_id: str, wanted: PoolRequest) -> PoolAnswer:
         """Put another definition in the place of a pool's; raises what `create` does."""
         old = await self._service.get_pool(pool_id)
-        before = self._addition(pool_id)
+        before = addition_of(old.spec, self._begun_at)
         after = changed_addition(before, wanted, self._clock.utc())
         check_secrets(after.secret_names, self._secrets)
-        info = await self._service.update_pool(pool_id, changed_spec(old.spec, wanted))
-        self._additions[pool_id] = after
+        info = await self._service.update_pool(pool_id, changed_spec(old.spec, wanted, after))
         if after.differs_in_containers(before):
             self._service.replace_idle(pool_id)
-        return pool_answer(self._home.namespace, info, after)
+        return self._answer(info)
 
     async def delete(self, pool_id: str) -> None:
         """Remove a pool; `PoolNotFound`, and `PoolInUse` while it has leases."""
         await self._service.delete_pool(pool_id)
-        self._additions.pop(pool_id, None)
 
     async def check_exists(self, pool_id: str) -> None:
         """Raise `PoolNotFound` unless there is such a pool."""
@@ -104,10 +97,8 @@ class PoolBook:
     async def blueprint(self, pool_id: str) -> Blueprint:
         """Return what the sandboxes of a pool are made from; `PoolNotFound`."""
         info = await self._service.get_pool(pool_id)
-        return blueprint(info.spec, self._addition(pool_id))
+        return blueprint(info.spec, addition_of(info.spec, self._begun_at))
 
-    def _addition(self, pool_id: str) -> Addition:
-        known = self._additions.get(pool_id)
-        if known is not None:
-            return known
-        return Addition(created_at=self._begun_at, updated_at=self._begun_at)
+    def _answer(self, info: PoolInfo) -> PoolAnswer:
+        addition = addition_of(info.spec, self._begun_at)
+        return pool_answer(self._home.namespace, info, addition)

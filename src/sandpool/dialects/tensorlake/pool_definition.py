@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -21,11 +20,13 @@ from sandpool.dialects.tensorlake.models import (
 from sandpool.dialects.tensorlake.record import Blueprint, resources_info
 from sandpool.errors import InvalidSpec
 from sandpool.manager.recipe import invalid
-from sandpool.models import PoolInfo, PoolSpec
+from sandpool.models import PoolInfo, PoolSpec, Value
+
+LABEL = "tensorlake"
+"""The label of a pool under which the manager keeps what it knows nothing of."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addition:
+class Addition(Value):
     """What a pool has in this dialect and its manager knows nothing of."""
 
     created_at: datetime
@@ -39,7 +40,21 @@ class Addition:
         return (self.entrypoint, self.network) != (other.entrypoint, other.network)
 
 
-def new_spec(pool_id: str, wanted: PoolRequest) -> PoolSpec:
+def addition_of(spec: PoolSpec, otherwise: datetime) -> Addition:
+    """Return what a pool has beyond its manager's definition.
+
+    One that was made through another interface has nothing, and `otherwise` for its age.
+    """
+    kept = spec.labels.get(LABEL)
+    if kept is not None:
+        try:
+            return Addition.model_validate_json(kept)
+        except ValidationError:
+            pass  # somebody else's label
+    return Addition(created_at=otherwise, updated_at=otherwise)
+
+
+def new_spec(pool_id: str, wanted: PoolRequest, addition: Addition) -> PoolSpec:
     """Return the definition of a new pool; `InvalidSpec`."""
     cpus, memory_mb = wanted.resources.cpus, wanted.resources.memory_mb
     return _spec(
@@ -48,17 +63,19 @@ def new_spec(pool_id: str, wanted: PoolRequest) -> PoolSpec:
             "cpus": 1.0 if cpus is None else cpus,
             "memory_mb": DEFAULT_MEMORY_MB if memory_mb is None else memory_mb,
             "disk_mb": DEFAULT_DISK_MB,
+            "labels": {LABEL: addition.model_dump_json()},
         },
         wanted,
     )
 
 
-def changed_spec(spec: PoolSpec, wanted: PoolRequest) -> PoolSpec:
+def changed_spec(spec: PoolSpec, wanted: PoolRequest, addition: Addition) -> PoolSpec:
     """Return a pool's definition with another one put in its place; `InvalidSpec`.
 
     What is absent of the resources stays as it is.  What this dialect has no words for does, too.
     """
     fields = spec.model_dump()
+    fields["labels"] = {**spec.labels, LABEL: addition.model_dump_json()}
     if wanted.resources.cpus is not None:
         fields["cpus"] = wanted.resources.cpus
     if wanted.resources.memory_mb is not None:

@@ -93,6 +93,13 @@ class StartRequest(RunRequest):
         return any(each is not None for each in (self.name, self.restart, self.health_check))
 
 
+class TerminalRequest(RunRequest):
+    """A command to start on a terminal of its own."""
+
+    rows: int = Field(default=24, ge=1, le=65_535)
+    cols: int = Field(default=80, ge=1, le=65_535)
+
+
 class SignalRequest(_Request):
     """A signal for a process."""
 

@@ -30,6 +30,7 @@ from sandpool.dialects.tensorlake.models import (
     milliseconds,
 )
 from sandpool.dialects.tensorlake.process_table import ProcessTable
+from sandpool.dialects.tensorlake.terminal import Terminals
 from sandpool.errors import SandpoolError
 from sandpool.service import Sandbox
 
@@ -91,6 +92,7 @@ class Record:
     obtaining: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     """Cancelled, it is no longer waited for a container."""
     processes: ProcessTable = field(default_factory=ProcessTable)
+    terminals: Terminals = field(default_factory=Terminals)
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property

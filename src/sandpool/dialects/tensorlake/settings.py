@@ -13,6 +13,8 @@ OnTimeout = Literal["suspend", "terminate"]
 class DialectSettings:
     """All of the dialect's settings."""
 
+    url: str | None = None
+    """Where clients reach single sandboxes; None: where they reached the server."""
     default_image: str = "host"
     """What a sandbox is made from whose request names no image."""
     secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
