@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio
 import typer
 
 from sandpool.cli import exits
+from sandpool.cli.commands import image, key, pool, sandbox, service
+from sandpool.cli.connection import ApiKey
+from sandpool.cli.options import RAW, Env, Json, Timeout, read_script, variables
 from sandpool.errors import SandpoolError
 
 if TYPE_CHECKING:
@@ -19,15 +22,19 @@ app = typer.Typer(
     name="sandpool",
     help="Warm pools of isolated sandboxes.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+app.add_typer(pool.app, name="pool")
+app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(image.app, name="image")
+app.add_typer(key.app, name="key")
+app.command()(service.deploy)
+app.command()(service.check)
+app.command()(service.claim)
 
 
 @app.command()
-def doctor(as_json: _Json = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say what this host can do, what is missing, and the command that mends it."""
     from sandpool.cli.doctor import show
 
@@ -36,41 +43,52 @@ def doctor(as_json: _Json = False) -> None:
 
 @app.command()
 def demo(
-    as_json: _Json = False,
+    as_json: Json = False,
     callers: Annotated[int, typer.Option(min=1, max=256, help="Callers at one time.")] = 8,
     cycles: Annotated[int, typer.Option(min=1, max=100_000, help="Leases in all.")] = 400,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Show a pool of services at the server there, and nothing else."),
+    ] = None,
+    api_key: ApiKey = None,
 ) -> None:
-    """Warm a pool, run real code through it from many callers at once, and say how fast it was."""
-    from sandpool.cli.demo import show
+    """Warm a pool, run real code through it from many callers at once, and say how fast it was.
+
+    Then claim web servers from a pool of them.  Exit code 0: all of it was as it should be.
+    """
+    from sandpool.cli.demo import show, show_service
 
     try:
-        anyio.run(lambda: show(callers=callers, cycles=cycles, as_json=as_json))
+        if url is not None:
+            anyio.run(lambda: show_service(url, api_key, as_json=as_json))
+        elif not anyio.run(lambda: show(callers=callers, cycles=cycles, as_json=as_json)):
+            raise typer.Exit(exits.FAILED)
     except SandpoolError as error:
         exits.fail(error)
 
 
 @app.command()
 def bench(
-    as_json: _Json = False,
+    as_json: Json = False,
     samples: Annotated[int, typer.Option(min=5, help="Samples of each latency.")] = 100,
     cycles: Annotated[int, typer.Option(min=10, help="Leases in the throughput run.")] = 600,
     callers: Annotated[int, typer.Option(min=1, max=256, help="Callers at one time.")] = 8,
+    suite: Annotated[
+        Literal["pool", "server", "all"],
+        typer.Option(help="Pools in this process, a server of its own, or both."),
+    ] = "all",
 ) -> None:
-    """Measure what a pool costs, against baselines measured in the same run."""
+    """Measure what pools and a server cost, against baselines measured in the same run."""
     from sandpool.cli.bench import show
 
     try:
-        anyio.run(lambda: show(samples=samples, cycles=cycles, callers=callers, as_json=as_json))
+        anyio.run(
+            lambda: show(
+                suite=suite, samples=samples, cycles=cycles, callers=callers, as_json=as_json
+            )
+        )
     except SandpoolError as error:
         exits.fail(error)
-
-
-_StateDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Where pools and keys are remembered; by default the user's state directory."
-    ),
-]
 
 
 @app.command()
@@ -82,7 +100,7 @@ def serve(
         typer.Option(envvar="SANDPOOL_API_KEY", help="A key that callers must give."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with all settings.")] = None,
-    state_dir: _StateDir = None,
+    state_dir: key.StateDir = None,
     root_dialect: Annotated[
         str | None, typer.Option(help="A dialect to serve without its prefix, too.")
     ] = None,
@@ -111,50 +129,9 @@ def serve(
         exits.fail(error)
 
 
-keys = typer.Typer(help="Who may use a server.", no_args_is_help=True)
-app.add_typer(keys, name="key")
-
-
-@keys.command("add")
-def add_key(
-    name: Annotated[str, typer.Argument(help="What you will know it by.")],
-    namespace: Annotated[str, typer.Option(help="Whose things it may see and touch.")] = "default",
-    state_dir: _StateDir = None,
-) -> None:
-    """Make a key and print it: this once, for only its hash is kept.  A running server takes it."""
-    from sandpool.cli import serve as server
-
-    try:
-        print(server.add_key(state_dir or server.default_state_dir(), name, namespace))
-    except SandpoolError as error:
-        exits.fail(error)
-
-
-@keys.command("list")
-def list_keys(as_json: _Json = False, state_dir: _StateDir = None) -> None:
-    """Print the names of the keys."""
-    from sandpool.cli import serve as server
-
-    try:
-        server.show_keys(state_dir or server.default_state_dir(), as_json=as_json)
-    except SandpoolError as error:
-        exits.fail(error)
-
-
-@keys.command("revoke")
-def revoke_key(names: list[str], state_dir: _StateDir = None) -> None:
-    """Forget keys, at once also in a running server."""
-    from sandpool.cli import serve as server
-
-    try:
-        server.revoke_key(state_dir or server.default_state_dir(), names)
-    except SandpoolError as error:
-        exits.fail(error)
-
-
 @app.command(
     # What comes after the script is the script's, options included.
-    context_settings={"allow_extra_args": True, "allow_interspersed_args": False},
+    context_settings=RAW,
     epilog="sandpool run script.py ARGS · sandpool run -c CODE ARGS · sandpool run -- COMMAND ARGS",
 )
 def run(
@@ -164,10 +141,8 @@ def run(
     preload: Annotated[
         list[str] | None, typer.Option(help="A module to import ahead; may be repeated.")
     ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE to set inside; may be repeated.")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds until it is killed.")] = None,
+    env: Env = None,
+    timeout: Timeout = None,
     memory_mb: Annotated[int, typer.Option(min=16, help="Memory, in MiB.")] = 512,
     cpus: Annotated[float, typer.Option(min=0.01, help="Processors.")] = 1.0,
     pids: Annotated[int, typer.Option(min=4, help="Processes.")] = 128,
@@ -182,7 +157,7 @@ def run(
     from sandpool.cli.run import run_job
 
     try:
-        job = _job(code, list(context.args), _variables(env or []), timeout)
+        job = _job(code, list(context.args), variables(env), timeout)
         spec = BoxSpec(
             image=image if image == "host" else str(Path(image).resolve()),
             preload=tuple(preload or ()),
@@ -207,19 +182,5 @@ def _job(code: str | None, words: list[str], env: dict[str, str], timeout: float
     if code is None:
         if not words:
             raise typer.BadParameter("give a script, -c CODE, or -- COMMAND")
-        script = words.pop(0)
-        try:
-            code = Path(script).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"{script} cannot be read: {error}") from error
+        code = read_script(words.pop(0))
     return Job("code", code=code, argv=tuple(words), env=env, timeout=timeout)
-
-
-def _variables(pairs: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not name or not separator:
-            raise typer.BadParameter(f"--env {pair!r} is not NAME=VALUE")
-        found[name] = value
-    return found

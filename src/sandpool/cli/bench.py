@@ -16,20 +16,22 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import anyio
+import anyio.to_thread
 from rich.console import Console
-from rich.table import Table
 
 from sandpool.backends.native import doctor
+from sandpool.cli.report import Result, compare, ms, percentile, table
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.models import PoolSpec
 
 _COLD = (sys.executable, "-I", "-S", "-c", "print(1)")
 _HEAVY = ("numpy", "pandas")
+_SERVER_NEEDS = ("fastapi", "uvicorn")
 _WAITING = 8
 """Sandboxes that wait while their memory is measured."""
 
@@ -57,20 +59,42 @@ _FORKER = textwrap.dedent(
 first output took."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """One line of the report; `target` is what `value` is to reach, where there is one."""
-
-    name: str
-    value: float
-    unit: str
-    target: str = ""
-    is_reached: bool | None = None
+Suite = Literal["pool", "server", "all"]
+"""What is measured: pools in this process, a server, or both."""
 
 
-async def show(*, samples: int, cycles: int, callers: int, as_json: bool) -> None:
-    """Run the suite and print it; raises what a host that cannot run it makes the backend raise."""
+async def show(*, suite: Suite, samples: int, cycles: int, callers: int, as_json: bool) -> None:
+    """Measure and print; raises what a host that cannot run it makes the backend raise."""
     console = Console(stderr=as_json)
+    results: list[Result] = []
+    if suite != "server":
+        results += await _measure_pools(console, samples, cycles, callers)
+    if suite != "pool":
+        results += await _measure_server(console, samples, cycles)
+    report = {
+        "host": _describe_host(),
+        "results": [asdict(result) for result in results],
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        console.print(table(results))
+        for name, fact in _describe_host().items():
+            console.print(f"  {name}: {fact}")
+
+
+async def _measure_server(console: Console, samples: int, cycles: int) -> list[Result]:
+    missing = [name for name in _SERVER_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        console.print(f"left out: a server, which needs {' and '.join(missing)}")
+        return []
+    from sandpool.cli.bench_server import measure
+
+    console.print("a server of its own: claims, runs, borrows, addresses, and idle")
+    return await anyio.to_thread.run_sync(lambda: measure(samples=samples, cycles=cycles))
+
+
+async def _measure_pools(console: Console, samples: int, cycles: int, callers: int) -> list[Result]:
     console.print("first output: a warm sandbox, a cold interpreter, a bare fork, in turns")
     results = await _measure_first_output(samples)
     console.print(f"fresh cycles: {callers} callers, {cycles} leases")
@@ -82,16 +106,7 @@ async def show(*, samples: int, cycles: int, callers: int, as_json: bool) -> Non
         results += await _measure_preload(max(10, samples // 5))
     else:
         console.print(f"left out: {' and '.join(_HEAVY)} are not installed, so nothing to preload")
-    report = {
-        "host": _describe_host(),
-        "results": [asdict(result) for result in results],
-    }
-    if as_json:
-        print(json.dumps(report, indent=2))
-    else:
-        console.print(_table(results))
-        for name, fact in _describe_host().items():
-            console.print(f"  {name}: {fact}")
+    return results
 
 
 def _describe_host() -> dict[str, str]:
@@ -126,12 +141,12 @@ async def _measure_first_output(samples: int) -> list[Result]:
         forker.communicate()
     one, two, three = (statistics.median(times) for times in (warm, cold, bare))
     return [
-        Result("lease and first output of print(1), p50", _ms(one), "ms"),
-        Result("the same, p99", _ms(_percentile(warm, 0.99)), "ms"),
-        Result("cold `python3 -I -S`, first output, p50", _ms(two), "ms"),
-        Result("bare fork of such an interpreter, first output, p50", _ms(three), "ms"),
-        _compare("cold start ÷ lease", two / one, "≥ 6", lambda ratio: ratio >= 6),
-        _compare("lease ÷ bare fork", one / three, "≤ 2.5", lambda ratio: ratio <= 2.5),
+        Result("lease and first output of print(1), p50", ms(one), "ms"),
+        Result("the same, p99", ms(percentile(warm, 0.99)), "ms"),
+        Result("cold `python3 -I -S`, first output, p50", ms(two), "ms"),
+        Result("bare fork of such an interpreter, first output, p50", ms(three), "ms"),
+        compare("cold start ÷ lease", two / one, "≥ 6", lambda ratio: ratio >= 6),
+        compare("lease ÷ bare fork", one / three, "≤ 2.5", lambda ratio: ratio <= 2.5),
     ]
 
 
@@ -159,9 +174,9 @@ async def _measure_cycles(callers: int, cycles: int) -> list[Result]:
         seconds = time.perf_counter() - begun
     rate = cycles / seconds
     return [
-        _compare(f"fresh cycles, {callers} callers", rate, "≥ 200 /s", lambda r: r >= 200, "/s"),
-        Result("one cycle, p50", _ms(statistics.median(times)), "ms"),
-        Result("one cycle, p99", _ms(_percentile(times, 0.99)), "ms"),
+        compare(f"fresh cycles, {callers} callers", rate, "≥ 200 /s", lambda r: r >= 200, "/s"),
+        Result("one cycle, p50", ms(statistics.median(times)), "ms"),
+        Result("one cycle, p99", ms(percentile(times, 0.99)), "ms"),
     ]
 
 
@@ -219,9 +234,9 @@ async def _measure_preload(samples: int) -> list[Result]:
             cold.append(_until_output((sys.executable, "-c", code)))
     one, two = statistics.median(warm), statistics.median(cold)
     return [
-        Result("preloaded numpy and pandas, first output, p50", _ms(one), "ms"),
-        Result("importing them in a new interpreter, p50", _ms(two), "ms"),
-        _compare("importing ÷ preloaded", two / one, "≥ 40", lambda ratio: ratio >= 40),
+        Result("preloaded numpy and pandas, first output, p50", ms(one), "ms"),
+        Result("importing them in a new interpreter, p50", ms(two), "ms"),
+        compare("importing ÷ preloaded", two / one, "≥ 40", lambda ratio: ratio >= 40),
     ]
 
 
@@ -242,30 +257,3 @@ def _until_output(command: tuple[str, ...]) -> float:
         assert process.stdout is not None
         process.stdout.read(1)
         return time.perf_counter() - begun
-
-
-def _compare(
-    name: str, value: float, target: str, holds: Callable[[float], bool], unit: str = "times"
-) -> Result:
-    return Result(name, round(value, 2), unit, target, holds(value))
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 2)
-
-
-def _percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
-
-
-def _table(results: list[Result]) -> Table:
-    table = Table(box=None, padding=(0, 2))
-    table.add_column("measured")
-    table.add_column("", justify="right")
-    table.add_column("target", justify="right")
-    table.add_column("")
-    for result in results:
-        verdict = {True: "reached", False: "missed", None: ""}[result.is_reached]
-        table.add_row(result.name, f"{result.value} {result.unit}", result.target, verdict)
-    return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 from rich.console import Console
@@ -20,8 +22,12 @@ from sandpool.errors import SandpoolError
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.models import PoolSpec
 
+if TYPE_CHECKING:
+    from sandpool.cli.service_demo import Step
+
 _POOL = "demo"
 _COLD_STARTS = 10
+_SERVER_NEEDS = ("fastapi", "httpx", "uvicorn")
 _LEFT_BEHIND = "/tmp/left-behind.txt"  # noqa: S108 (a path inside a sandbox)
 
 
@@ -45,14 +51,46 @@ class Measured:
     """Whether the second tenant found nothing of the first one's."""
 
 
-async def show(*, callers: int, cycles: int, as_json: bool) -> None:
-    """Run the demo and print it; raises what a host that cannot run it makes the backend raise."""
+async def show(*, callers: int, cycles: int, as_json: bool) -> bool:
+    """Run the demo and print it; return whether all was as it should be.
+
+    Raises what a host that cannot run it makes the backend raise.
+    """
     console = Console(stderr=as_json)
     measured = await measure(console, callers=callers, cycles=cycles)
-    if as_json:
-        print(json.dumps(asdict(measured), indent=2))
-    else:
+    if not as_json:
         console.print(_table(measured))
+    steps = await _walk(console)
+    if as_json:
+        found = {**asdict(measured), "service": [asdict(step) for step in steps]}
+        print(json.dumps(found, indent=2))
+    return measured.is_pristine
+
+
+async def show_service(url: str, api_key: str | None, *, as_json: bool) -> None:
+    """Go through the steps of a service pool at a server, and print them; `SandpoolError`."""
+    from sandpool.cli.service_demo import walk
+
+    console = Console(stderr=as_json)
+    steps = await walk(url, api_key, lambda step: _print_step(console, step))
+    if as_json:
+        print(json.dumps({"service": [asdict(step) for step in steps]}, indent=2))
+
+
+async def _walk(console: Console) -> list[Step]:
+    missing = [name for name in _SERVER_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        console.print(f"no pool of services: {', '.join(missing)} missing (sandpool\\[server])")
+        return []
+    from sandpool.cli.service_demo import own_server, walk
+
+    console.print("a pool of web servers, claimed by URL from a server of ours:")
+    async with own_server() as url:
+        return await walk(url, None, lambda step: _print_step(console, step))
+
+
+def _print_step(console: Console, step: Step) -> None:
+    console.print(f"  {step.name:<52} {step.ms:8.1f} ms", highlight=False)
 
 
 async def measure(console: Console, *, callers: int, cycles: int) -> Measured:

@@ -6,16 +6,27 @@ from typing import NoReturn
 
 import typer
 
-from sandpool.errors import SandpoolError
+from sandpool.errors import AcquireTimeout, NoCapacity, RateLimited, SandpoolError
 
 OK = 0
 UNUSABLE = 1
 """`doctor`: this host cannot run native sandboxes."""
 USAGE = 2
+FAILED = 1
+"""A command that uses a server: it could not do what was asked for, and says why."""
+NOT_IN_TIME = 3
+"""The same, but it may do later: nothing was free in time, or too much was asked for at once."""
 TIMED_OUT = 124
 """`run`: the command was killed after `--timeout`; the same as of timeout(1)."""
 OURS = 125
 """Something of ours failed, not the command; the same as of `docker run`."""
+
+
+def fail_call(error: SandpoolError) -> NoReturn:
+    """Say what a server would not do, and end."""
+    typer.echo(f"sandpool: {error}", err=True)
+    is_passing = isinstance(error, AcquireTimeout | NoCapacity | RateLimited)
+    raise typer.Exit(NOT_IN_TIME if is_passing else FAILED)
 
 
 def fail(error: SandpoolError) -> NoReturn:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import stat
-import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,11 +10,8 @@ import anyio
 
 from sandpool.backends.base import Box, BoxSpec, RunOptions
 from sandpool.backends.native import NativeBackend
-from sandpool.cli import exits
-from sandpool.models import ExecResult
+from sandpool.cli.relay import attend
 from sandpool.service import Process
-
-_CHUNK = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ async def run_job(spec: BoxSpec, job: Job) -> int:
         box = await backend.create(spec, box_id=f"run-{os.getpid()}")
         process = await _start(box, job)
         async with process:
-            return await _attend(process)
+            return await attend(process)
     finally:
         with anyio.CancelScope(shield=True):  # bounded by the backend
             await backend.aclose()
@@ -49,54 +43,3 @@ async def _start(box: Box, job: Job) -> Process:
     if job.kind == "code":
         return await box.start_code(job.code, options)
     return await box.start(options)
-
-
-async def _attend(process: Process) -> int:
-    """Relay output, input and interrupts until the process has ended; return its exit code."""
-    result = await _relay(process)
-    if result.timed_out:
-        print(f"sandpool: killed after {result.duration:.1f} s", file=sys.stderr)
-        return exits.TIMED_OUT
-    if result.oom_killed:
-        print("sandpool: killed for its memory limit", file=sys.stderr)
-    return result.exit_code
-
-
-async def _relay(process: Process) -> ExecResult:
-    async with anyio.create_task_group() as group:
-        group.start_soon(_pass_interrupts, process)
-        group.start_soon(_pass_input, process)
-        async for stream, data in process:
-            target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
-            target.write(data)
-            target.flush()
-        group.cancel_scope.cancel()
-    return await process.wait()
-
-
-async def _pass_interrupts(process: Process) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            await process.signal(number)
-
-
-async def _pass_input(process: Process) -> None:
-    """Send what comes on our input, and its end."""
-    try:
-        kind = os.fstat(0).st_mode
-    except OSError:
-        await process.send_eof()  # we were started without one
-        return
-    # A file is always ready, which no event loop can be asked about.
-    is_file = stat.S_ISREG(kind) or (stat.S_ISCHR(kind) and not os.isatty(0))
-    try:
-        while True:
-            if not is_file:
-                await anyio.wait_readable(0)
-            data = os.read(0, _CHUNK)
-            if not data:
-                break
-            await process.send(data)
-        await process.send_eof()
-    except (BrokenPipeError, ConnectionError):
-        return  # the command does not read any more, which is its own affair

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from sandpool.cli import exits
 from sandpool.cli.app import app
 
-COMMANDS = ("doctor", "demo", "bench", "run")
+COMMANDS = ("doctor", "demo", "bench", "run", "serve", "deploy", "check", "claim")
 
 
 def sandpool(*arguments: str) -> Result:
@@ -137,3 +141,26 @@ def test_the_doctor_tells_programs_the_same_as_people(monkeypatch: pytest.Monkey
     said = sandpool("doctor").stdout
     for line in report["problems"] + report["remedies"]:
         assert line in said
+
+
+ROOT = Path(__file__).parents[3]
+EVERYWHERE = {"--help", "--url", "--api-key", "--install-completion", "--show-completion"}
+
+
+def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    """Find the commands that do something: the words that lead to each, and its long options."""
+    for name, found in getattr(command, "commands", {}).items():
+        yield from commands(found, (*words, name))
+    if not hasattr(command, "commands"):
+        options = {word for each in command.params for word in each.opts if word.startswith("--")}
+        yield " ".join(words), options - EVERYWHERE
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [pytest.param(*found, id=found[0]) for found in commands(typer.main.get_command(app))],
+)
+def test_the_reference_has_every_command_with_its_options(words: str, options: set[str]) -> None:
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    assert re.search(rf"`{words}[ `]", page)
+    assert [name for name in options if not re.search(rf"`--(no-)?{name[2:]}[ `]", page)] == []

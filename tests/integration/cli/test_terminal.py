@@ -1,0 +1,111 @@
+"""`sandpool sandbox shell`: a terminal here, and a real one in a real sandbox."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from sandpool.client import HttpSandboxManager
+from sandpool.manager.backends import default_backend
+from sandpool.models import SandboxType
+from sandpool.server import ServerSettings, serving
+
+pytestmark = [pytest.mark.namespaces, pytest.mark.slow]
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    async def make(url: str) -> None:
+        async with HttpSandboxManager(base_url=url) as manager:
+            await manager.create_sandbox(SandboxType.NATIVE, None, "mine")
+            manager.keep_sandbox("mine")
+
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(
+            serving(ServerSettings(port=0), backends={"native": default_backend})
+        ) as url,
+    ):
+        portal.call(make, url)
+        yield url
+
+
+class Terminal:
+    """A terminal with `sandpool sandbox shell` on it."""
+
+    def __init__(self, url: str) -> None:
+        self.master, slave = pty.openpty()
+        self.before = termios.tcgetattr(slave)
+        self.slave = slave
+        termios.tcsetwinsize(self.master, (31, 97))
+        self.program = subprocess.Popen(
+            [sys.executable, "-m", "sandpool", "sandbox", "shell", "mine"],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "SANDPOOL_URL": url},
+            start_new_session=True,
+        )
+        self.seen = b""
+
+    def type(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def until(self, text: str) -> None:
+        """Read until the terminal has shown a text since the last time."""
+        while text.encode() not in self.seen:
+            self.seen += os.read(self.master, 4096)
+        self.seen = self.seen.partition(text.encode())[2]
+
+    def close(self) -> None:
+        self.program.kill()
+        self.program.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def terminal(url: str) -> Iterator[Terminal]:
+    found = Terminal(url)
+    yield found
+    found.close()
+
+
+def test_keys_go_in_and_the_exit_code_comes_out(terminal: Terminal) -> None:
+    terminal.until("$ ")
+    terminal.type("tty; stty size\r")
+    terminal.until("/dev/pts/")
+    terminal.until("31 97")
+    terminal.type("exit 7\r")
+    assert terminal.program.wait(15) == 7
+    assert termios.tcgetattr(terminal.slave) == terminal.before
+
+
+def test_ctrl_c_interrupts_the_command_and_not_us(terminal: Terminal) -> None:
+    terminal.until("$ ")
+    terminal.type("echo run''ning; sleep 100\r")
+    terminal.until("running")
+    terminal.type("\x03")
+    terminal.until("$ ")
+    terminal.type("echo still he''re\r")
+    terminal.until("still here")
+
+
+def test_the_terminal_tells_its_new_size(terminal: Terminal) -> None:
+    terminal.until("$ ")
+    terminal.type("trap 'echo size: $(stty size)' WINCH; echo rea''dy\r")
+    terminal.until("ready")
+    termios.tcsetwinsize(terminal.master, (20, 40))
+    terminal.program.send_signal(signal.SIGWINCH)
+    # A shell looks at its traps when a line has been typed.
+    while b"size: 20 40" not in terminal.seen:
+        terminal.type("\r")
+        terminal.seen += os.read(terminal.master, 4096)
