@@ -14,7 +14,7 @@ import sandpool
 
 SOURCE = Path(sandpool.__file__).parent
 REPOSITORY = Path(__file__).parent.parent
-IN_SANDBOXES = ("guest", "backends/native/template")
+IN_SANDBOXES = ("guest", "backends/native/template", "backends/docker/boot.py")
 """What runs inside sandboxes, on an image's own Python."""
 
 GUEST = "sandpool.guest"
@@ -36,7 +36,8 @@ def name_of(path: Path) -> str:
 
 
 def inside() -> list[Path]:
-    return [path for part in IN_SANDBOXES for path in modules(SOURCE / part)]
+    parts = [SOURCE / part for part in IN_SANDBOXES]
+    return [path for part in parts for path in (modules(part) if part.is_dir() else [part])]
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:

@@ -30,8 +30,26 @@ OUTPUTS = {
         "file_operation: success: File written successfully: /sandbox/n.txt",
         "python_executor: error: TypeError: can't multiply sequence by non-int of type 'str'",
         "python_executor: success: 42",
+        "It is 42.",
     ],
     "blocking": ["first ok", "", "second ok", ""],
+    "directory_server": [
+        "3 in the pool, 3 healthy",
+        *(["['hello.txt', 'notes/']", "time enough: True", "3 in the pool, 3 healthy"] * 2),
+        "two servers: True",
+    ],
+    "slow_service": [
+        "claimed 2 that were up, waited for 0",
+        "[1] -",
+        "[2] 42",
+        "[3] ZeroDivisionError: division by zero",
+        "[4] still 42",
+        "[1] NameError: name 'x' is not defined",
+    ],
+    "local_index": [
+        "hello, world 1.0",
+        "ERROR: No matching distribution found for farewell",
+    ],
 }
 
 
