@@ -36,23 +36,25 @@ class Edit:
 
 NO_SECCOMP = Edit(
     TEMPLATE + "kernel.py",
-    "    buffer = ctypes.create_string_buffer(program, len(program))\n",
-    "    return\n",
+    '        _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0), "seccomp")\n',
+    "        return\n",
 )
 NO_NAMESPACE_LIMIT = Edit(
     TEMPLATE + "jail.py", '    _write_at(proc_fd, "sys/user/max_user_namespaces", "0")\n', ""
 )
-HOSTS_NETWORK = Edit(TEMPLATE + "jail.py", "    kernel.unshare(kernel.CLONE_NEWNET)\n", "")
-NO_LANDLOCK = Edit(TEMPLATE + "jail.py", "        kernel.scope_with_landlock()\n", "        pass\n")
+HOSTS_NETWORK = Edit(TEMPLATE + "networks.py", "        kernel.unshare(kernel.CLONE_NEWNET)\n", "")
+NO_LANDLOCK = Edit(
+    TEMPLATE + "jail.py", "        kernel.restrict_with_landlock(scopes)\n", "        pass\n"
+)
 HOSTS_IPC = Edit(
     TEMPLATE + "jail.py", "kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC", "kernel.CLONE_NEWNS"
 )
 WRITABLE_PROC = Edit(
     TEMPLATE + "jail.py", '    kernel.set_mount_flags("/proc", kernel.MOUNT_ATTR_RDONLY)\n', ""
 )
-OPEN_PROC = Edit(TEMPLATE + "process.py", "jail.find_masks()", "[]")
+OPEN_PROC = Edit(TEMPLATE + "jail.py", "= _find_masks()", "= []")
 KEPT_DESCRIPTORS = (
-    Edit(TEMPLATE + "jail.py", "    kernel.close_all_but(keep)\n", ""),
+    Edit(TEMPLATE + "jail.py", "    kernel.close_all_but(kept)\n", ""),
     Edit("guest/child.py", "    rights.close_from(first)\n", ""),
 )
 NO_RLIMITS = Edit("guest/child.py", "        resource.setrlimit(limit, values)\n", "        pass\n")

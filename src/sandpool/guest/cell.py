@@ -21,7 +21,7 @@ import types
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import display, fault, figures, script
+from . import display, fault, figures, script, streams
 from .channel import Channel, Interrupts
 from .child import KEPT
 from .settings import apply
@@ -41,10 +41,13 @@ _NOT_CODE = frozenset(
 
 def serve(interpreter: Interpreter, reseed: bool, changes: dict[str, str | None]) -> NoReturn:
     """Run cells until the guest ends this process."""
-    apply(os.environ, changes)
+    env = dict(interpreter.env)
+    apply(env, changes)
     # Before any cell can import it: there is no screen.
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    script.open_standard_streams(interpreter)
+    env.setdefault("MPLBACKEND", "Agg")
+    interpreter.set_environment(env)
+    # Its input is not a pipe, as a run's is.
+    streams.open_all(interpreter, unbuffered=bool(env.get("PYTHONUNBUFFERED")))
     # A notebook shows a line when it is printed, not when a buffer is full.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     script.begin(interpreter, reseed, [""])

@@ -14,7 +14,7 @@ import resource
 import signal
 from typing import TYPE_CHECKING
 
-from . import kin, rights
+from . import kin, rights, signals
 
 if TYPE_CHECKING:
     from typing import Callable
@@ -55,7 +55,7 @@ def become(settings: Settings, berth: Berth) -> None:
     """Make this child a process of the tenant: own session, its descriptors, limits and ids."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+        signals.handle(number, signals.DEFAULT)
     os.setsid()
     os.fchdir(berth.cwd)
     os.dup2(berth.stdin, 0)

@@ -71,6 +71,9 @@ class FrameError(ValueError):
     """The other side broke the wire format; the connection must be closed."""
 
 
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode(request: int, kind: int, payload: bytes = b"") -> bytes:
     """Return one frame as bytes."""
     if len(payload) > MAX_PAYLOAD:
@@ -80,7 +83,7 @@ def encode(request: int, kind: int, payload: bytes = b"") -> bytes:
 
 def encode_json(request: int, kind: int, value: Dict[str, Any]) -> bytes:
     """Return one frame whose payload is the JSON object `value`."""
-    payload = json.dumps(value, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    payload = _as_json(value).encode("utf-8", "surrogatepass")
     return encode(request, kind, payload)
 
 

@@ -53,24 +53,35 @@ class Guest:
         settings: Settings,
         handlers: dict[str, Handler],
         interpreter: Interpreter | None,
+        *,
+        with_spare: bool = False,
     ) -> None:
-        """Begin to listen; `interpreter` is None where the image has no Python."""
+        """Begin to listen; `interpreter` is None where the image has no Python.
+
+        A spare is forked first of all: what we touch before that, we pay for twice.
+        """
         self.settings = settings
         self.binding = Binding(settings)
-        self.handlers = handlers
         self.interpreter = interpreter
+        self.kin = Kin(ceiling())
+        self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.spare = Spare(self)
+        if with_spare:
+            self.spare.fork()
+        self.handlers = handlers
         self.contexts: Contexts
         self.pristine: Pristine | None = None
         """What the sandbox was like at its start; None where it is not to be reset."""
         self.requests: dict[int, Request] = {}  # Invariant G1
         self.loop = Loop()
         self.reaper = Reaper(self.loop)
-        self.kin = Kin(ceiling())
         self.sources = Sources(settings)
-        self.spare = Spare(self)
-        self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.connection = Connection(self.loop, read_fd, write_fd, self._receive)
         self._lingering: deque[Outlet] = deque()
+        if self.spare.pid:
+            self.spare.attend()
+            # It may have ended before anybody listened for that.
+            self.loop.soon(self.reaper.reap)
 
     def _receive(self, number: int, kind: int, payload: bytes) -> None:
         """Take one frame from the host.  Raises FrameError."""
@@ -175,7 +186,7 @@ class Guest:
             pid = os.fork()
         except OSError as error:
             os.close(directory)
-            self.retire(tag)
+            self.kin.retire(tag, is_empty=False)
             raise no_room(error) from error
         if pid == 0:
             berth = child.Berth(tag, directory, stdin, stdout, stderr, kept)

@@ -23,34 +23,39 @@ _FOLLOWED = frozenset(("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPAT
 class Interpreter:
     """What was noted before any code of a tenant ran."""
 
-    __slots__ = ("_decided", "_locale", "encoding", "errors", "executable")
+    __slots__ = ("_decided", "_locale", "encoding", "env", "errors", "executable", "is_followed")
 
     def __init__(self, executable: str) -> None:
         """Note it; `executable` is the path of this interpreter inside the sandbox."""
         self.executable = executable
-        self._locale = [os.environ.get(name) for name in _LOCALE]
-        self._decided = _for_python(os.environ)
+        self.env = dict(os.environ)
+        """The environment that this process has, and every fork begins with."""
+        self.is_followed = True
+        """Whether a fork can do all that `env` asks of an interpreter."""
+        self._locale = [self.env.get(name) for name in _LOCALE]
+        self._decided = _for_python(self.env)
         output = sys.__stdout__
         self.encoding = output.encoding if output is not None else "utf-8"
         """Encoding of standard input, output and error."""
         self.errors = (output.errors if output is not None else None) or "strict"
         """What standard input and output do with what cannot be encoded."""
 
-    def set_environment(self, env: Mapping[str, str]) -> None:
-        """Make `env` the environment of this process, so that every fork begins with it."""
-        os.environ.clear()
-        os.environ.update(env)
-
-    def must_start_anew(self) -> bool:
-        """Whether the environment asks for what Python decides once, when it starts."""
-        env = os.environ
-        if [env.get(name) for name in _LOCALE] != self._locale:
-            return True
-        return _for_python(env) != self._decided
+    def set_environment(self, env: dict[str, str]) -> None:
+        """Make `env` the environment of this process; what is the same already is not touched."""
+        if env == self.env:
+            return
+        for name in [name for name in self.env if name not in env]:
+            del os.environ[name]
+        for name, value in env.items():
+            if self.env.get(name) != value:
+                os.environ[name] = value
+        self.env = dict(env)
+        locale = [env.get(name) for name in _LOCALE]
+        self.is_followed = locale == self._locale and _for_python(env) == self._decided
 
     def start_anew(self, path: str, argv: list[str]) -> NoReturn:
         """Replace this process by a new interpreter that runs `path`."""
-        env = dict(os.environ)
+        env = dict(self.env)
         # The code's own directory holds nothing but the code; its neighbours are in the cwd.
         found = env.get("PYTHONPATH")
         env["PYTHONPATH"] = os.getcwd() + (":" + found if found else "")

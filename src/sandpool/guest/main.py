@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import signal
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import frames as frames
-from . import rights
+from . import rights, script, signals
 from .child import Departure
 from .connection import ConnectionOver
 from .contexts import Contexts
@@ -27,24 +28,29 @@ _alive: list[Guest] = []
 """Keeps the guest's objects from being finalised in its children, whose descriptors they name."""
 
 
-def serve(read_fd: int, write_fd: int, given: dict[str, Any]) -> NoReturn:
+def serve(
+    read_fd: int, write_fd: int, given: dict[str, Any], interpreter: Interpreter | None = None
+) -> NoReturn:
     """Be the guest until the host goes away; in each child, be what it was forked for.
 
-    `given` is described by `settings.Settings`.  Raises RuntimeError where this process is not
+    `given` is described by `settings.Settings`; `interpreter` is what `training` has returned, if
+    it has been called.  Raises RuntimeError where this process is not
     process 1: the guest kills everything that it can reach.
     """
     if os.getpid() != 1:
         raise RuntimeError("the guest serves only as process 1 of a sandbox")
-    program = _serve(read_fd, write_fd, given)
+    program = _serve(read_fd, write_fd, given, interpreter)
     program()
     os._exit(0)
 
 
-def _serve(read_fd: int, write_fd: int, given: dict[str, Any]) -> Callable[[], None]:
+def _serve(
+    read_fd: int, write_fd: int, given: dict[str, Any], interpreter: Interpreter | None
+) -> Callable[[], None]:
     """Serve; return only in a child, with its program."""
     try:
         settings = Settings(given)
-        guest = _begin(read_fd, write_fd, settings)
+        guest = _begin(read_fd, write_fd, settings, interpreter)
         _alive.append(guest)
         gc.freeze()
         guest.loop.run()
@@ -56,20 +62,27 @@ def _serve(read_fd: int, write_fd: int, given: dict[str, Any]) -> Callable[[], N
     raise AssertionError("the loop ends only by an exception")
 
 
-def _begin(read_fd: int, write_fd: int, settings: Settings) -> Guest:
+def _begin(
+    read_fd: int, write_fd: int, settings: Settings, interpreter: Interpreter | None
+) -> Guest:
     read_fd, write_fd = _make_room(read_fd, write_fd)
     rights.set_dumpable(False)
     # Process 1 is immune to what has no handler; SIGINT has one in a fresh interpreter.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals.handle(signal.SIGINT, signals.IGNORE)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    interpreter = None
+        signals.handle(number, signals.DEFAULT)
     if settings.has_python and settings.executable is not None:
-        interpreter = Interpreter(settings.executable)
+        if interpreter is None:
+            interpreter = Interpreter(settings.executable)
+            script.prepare(interpreter)
         interpreter.set_environment(settings.env)
     if settings.uid is not None and settings.gid is not None:
         rights.use_files_as(settings.uid, settings.gid)
-    guest = Guest(read_fd, write_fd, settings, HANDLERS, interpreter)
+    # Only once the host has spoken: what is forked before then is under no limits of the host's.
+    select.select([read_fd], [], [])
+    # A sandbox that is to be reset notes first what it is like with no process but this.
+    with_spare = not settings.writable
+    guest = Guest(read_fd, write_fd, settings, HANDLERS, interpreter, with_spare=with_spare)
     guest.contexts = Contexts(guest)
     if settings.writable:
         guest.pristine = Pristine(settings.writable)

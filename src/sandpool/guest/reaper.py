@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from . import signals
 from .loop import READ
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Reaper:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        signal.signal(signal.SIGCHLD, _ignore)
+        signals.handle(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         loop.watch(self._wake_read, READ, self._wake)
         self.has_children = False

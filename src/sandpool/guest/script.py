@@ -20,41 +20,44 @@ import sys
 import time
 import types
 from importlib.machinery import SourceFileLoader
-from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional, Tuple
+
+from . import signals, streams
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .interpreter import Interpreter
 
-Order = Tuple[str, List[str], Dict[str, str], str, bool]
-"""The code's path, its arguments, environment and working directory, and whether to reseed."""
+Order = Tuple[str, List[str], Optional[Dict[str, str]], str, bool]
+"""The code's path, its arguments, environment and working directory, and whether to reseed.
+
+No environment stands for the one that the process already has.
+"""
 
 ORDER_SIZE = struct.Struct(">I")
 """Comes before a marshalled order: its length in bytes."""
 
 _OWN = ("_sandpool_guest", "_sandpool_template")
+_prepared: List[object] = []
+"""What `prepare` has made; our modules stay alive in it when `sys.modules` has them no more."""
+
 _FLUSH_FAILED = 120
 """Python's exit code when standard output could not be written at the end."""
 
 
 def run(interpreter: Interpreter, order: Order) -> NoReturn:
     """Run what `order` names to its end, and end this process as that code asks."""
-    open_standard_streams(interpreter)
     _follow(interpreter, order)
 
 
 def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
     """Go through what every run begins with, wait for an order, and follow it."""
-    open_standard_streams(interpreter)
-    rehearse(interpreter)
+    rehearse()
     os.write(order_fd, b"p")
     order = _read_order(order_fd)
     os.close(order_fd)
     path = order[0]
-    if os.environ.get("PYTHONUNBUFFERED") != order[2].get("PYTHONUNBUFFERED"):
-        os.environ.update(order[2])
-        open_standard_streams(interpreter)
     try:
         os.chdir(order[3])
     except OSError as error:
@@ -64,15 +67,12 @@ def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
     _follow(interpreter, order)
 
 
-def rehearse(interpreter: Interpreter) -> None:
+def rehearse() -> None:
     """Touch the memory that a run will touch, so that its pages are ours by then."""
-    hide_own_modules()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals.handle(signal.SIGINT, signals.IGNORE)
     os.chdir(os.getcwd())
-    written = marshal.dumps(("/dev/null", [""], dict(os.environ), "", True))
-    path, _, env, _, _ = marshal.loads(written)  # noqa: S302 (we wrote it)
-    replace_environment(env)
-    interpreter.must_start_anew()
+    order: Order = ("/dev/null", [""], None, "", True)
+    path = marshal.loads(marshal.dumps(order))[0]  # noqa: S302 (we wrote it)
     with open(path, "rb") as file:
         source = file.read() + b"def f(x):\n    return x + 1\nprint(f(1), file=out)\n"
     code = compile(source, path, "exec", dont_inherit=True)
@@ -101,10 +101,13 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 def _follow(interpreter: Interpreter, order: Order) -> NoReturn:
     path, argv, env, _, reseed = order
-    replace_environment(env)
-    if interpreter.must_start_anew():
+    if env is not None:
+        interpreter.set_environment(env)
+    if not interpreter.is_followed:
         interpreter.start_anew(path, argv)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interpreter.env.get("PYTHONUNBUFFERED"):
+        streams.open_all(interpreter, unbuffered=True)
+    signals.handle(signal.SIGINT, signal.default_int_handler)
     try:
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)
@@ -129,36 +132,33 @@ def _follow(interpreter: Interpreter, order: Order) -> NoReturn:
     _finish(status)
 
 
-def replace_environment(env: dict[str, str]) -> None:
-    """Make `env` the environment; what is the same already is not touched."""
-    current = os.environ
-    for name in set(current) - set(env):
-        del current[name]
-    for name, value in env.items():
-        if current.get(name) != value:
-            current[name] = value
-
-
 def begin(interpreter: Interpreter, reseed: bool, argv: list[str]) -> None:
     """Make this process look like an interpreter that has just started on `argv`."""
     sys.argv = argv
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = [interpreter.executable, *argv]
-    env = os.environ
+    env = interpreter.env
     sys.path[0:0] = [os.getcwd(), *filter(None, env.get("PYTHONPATH", "").split(":"))]
     if env.get("PYTHONDONTWRITEBYTECODE"):
         sys.dont_write_bytecode = True
     if "TZ" in env:
         time.tzset()
-    hide_own_modules()
     if reseed:
         reseed_generators()
 
 
-def hide_own_modules() -> None:
-    """Take the guest's modules out of sight; what runs of them keeps them alive."""
-    for name in [name for name in sys.modules if name.startswith(_OWN)]:
-        del sys.modules[name]
+def prepare(interpreter: Interpreter) -> None:
+    """Have ready what every run begins with; called before the first fork, and once is enough.
+
+    The streams are those of a run from now on.  Our modules are out of tenants' sight for good:
+    nothing of ours can be imported any more.
+    """
+    if _prepared:
+        return
+    streams.open_on_pipes(interpreter)
+    _prepared.append(sys.stdin)
+    own = [name for name in sys.modules if name.startswith(_OWN)]
+    _prepared.extend(map(sys.modules.pop, own))
 
 
 def reseed_generators() -> None:
@@ -182,31 +182,6 @@ def new_main(path: str) -> types.ModuleType:
     main.__dict__["__annotations__"] = {}  # noqa: RUF063 (made, not looked up)
     main.__dict__["__builtins__"] = sys.modules["builtins"]
     return main
-
-
-def open_standard_streams(interpreter: Interpreter) -> None:
-    """Open descriptors 0, 1 and 2 as a starting interpreter does."""
-    encoding, errors = interpreter.encoding, interpreter.errors
-    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
-    sys.stdin = sys.__stdin__ = _open(0, "<stdin>", "rb", encoding, errors, False)  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = _open(1, "<stdout>", "wb", encoding, errors, unbuffered)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _open(  # type: ignore[misc]
-        2, "<stderr>", "wb", encoding, "backslashreplace", unbuffered
-    )
-
-
-def _open(
-    fd: int, name: str, mode: str, encoding: str, errors: str, unbuffered: bool
-) -> io.TextIOWrapper:
-    buffer: Any = open(fd, mode, 0 if unbuffered else -1, closefd=False)  # noqa: SIM115 (it stays)
-    raw = buffer if unbuffered else buffer.raw
-    raw.name = name
-    lines = not unbuffered and (fd == 2 or raw.isatty())
-    stream = io.TextIOWrapper(
-        buffer, encoding, errors, newline="\n", line_buffering=lines, write_through=unbuffered
-    )
-    stream.mode = mode[0]  # type: ignore[misc]
-    return stream
 
 
 def _report(failure: BaseException) -> int:

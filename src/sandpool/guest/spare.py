@@ -49,6 +49,8 @@ class Spare:
         self._tag = 0
         self._fd = -1  # Invariant S1
         self._plumbing: Plumbing | None = None
+        self._env: dict[str, str] = {}
+        """The environment that it was forked with."""
         self._is_parked = False
         self._is_coming = False
         self._is_resting = False
@@ -82,7 +84,8 @@ class Spare:
         """Send `order` to the spare; None if there is none that waits."""
         if not self._is_parked or self._plumbing is None:
             return None
-        packet = marshal.dumps(order)
+        path, argv, env, cwd, reseed = order
+        packet = marshal.dumps((path, argv, None if env == self._env else env, cwd, reseed))
         if len(packet) > _LONGEST_ORDER:
             return None
         try:
@@ -100,8 +103,16 @@ class Spare:
 
     def _make(self) -> None:
         self._is_coming = False
+        if self._pid or self._is_resting:
+            return
+        self.fork()
+        if self._pid:
+            self.attend()
+
+    def fork(self) -> None:
+        """Fork it; needs nothing of the guest but its settings, tags and interpreter."""
         guest = self._guest
-        if self._pid or self._is_resting or guest.interpreter is None:
+        if guest.interpreter is None:
             return
         ours, theirs = socket.socketpair()
         fd, order_fd = ours.detach(), theirs.detach()
@@ -123,9 +134,13 @@ class Spare:
         plumbing.close_theirs()
         self._fd = fd
         self._plumbing = plumbing
+        self._env = guest.interpreter.env
         guest.kin.park(self._tag)
-        guest.reaper.expect(self._pid, self._died)
-        guest.loop.watch(fd, READ, self._ready)
+
+    def attend(self) -> None:
+        """Wait for what it says, and for its end."""
+        self._guest.reaper.expect(self._pid, self._died)
+        self._guest.loop.watch(self._fd, READ, self._ready)
 
     def _ready(self, events: int) -> None:
         try:

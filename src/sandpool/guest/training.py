@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING, Any
 
 from . import frames, rehearsal, script
@@ -59,26 +58,26 @@ class _NoSpare(Spare):
         """Fork nothing, however long the rest of the training takes."""
 
 
-def train(executable: str) -> None:
-    """Make this process one that has done it all before; it is as it was otherwise."""
+def train(executable: str, env: dict[str, str] | None = None) -> Interpreter:
+    """Make this process one that has done it all before; return the interpreter that it is.
+
+    It is as it was otherwise, but for its environment, if `env` is another.
+    """
     interpreter = Interpreter(executable)
-    env, directory, modules = dict(os.environ), os.getcwd(), dict(sys.modules)
-    streams = sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__
+    script.prepare(interpreter)
+    directory = os.getcwd()
+    env = env if env is not None else interpreter.env
     handler = signal.getsignal(signal.SIGINT)
     try:
         for _ in range(_ROUNDS):
             _be_guest(interpreter)
         for _ in range(_ROUNDS):
-            script.open_standard_streams(interpreter)
-            script.rehearse(interpreter)
-            sys.modules.update(modules)
+            script.rehearse()
     finally:
-        sys.stdin, sys.stdout, sys.stderr = streams[:3]
-        sys.__stdin__, sys.__stdout__, sys.__stderr__ = streams[3:]  # type: ignore[misc]
-        sys.modules.update(modules)
         signal.signal(signal.SIGINT, handler)
-        script.replace_environment(env)
+        interpreter.set_environment(env)
         os.chdir(directory)
+    return interpreter
 
 
 def _be_guest(interpreter: Interpreter) -> None:

@@ -178,6 +178,7 @@ class NativeBackend:
             "layout": image.layout.as_json(),
             "python": image.python,
             "preload": list(spec.preload),
+            "env": _environment(image),
             "seccomp": self._filters,
             "cgroups": self.cgroups.roots,
             # A template must stay single-threaded: the numeric libraries start threads otherwise.
@@ -247,14 +248,6 @@ class NativeBackend:
 
     def _request(self, spec: BoxSpec, image: images.Image, keeper: _Keeper) -> dict[str, Any]:
         tenant = 1000 if self._is_privileged else None
-        env = {
-            "PATH": image.path,
-            "HOME": "/home/sandbox",
-            "USER": "sandbox",
-            "LOGNAME": "sandbox",
-            "LANG": "C.UTF-8",
-            **spec.env,
-        }
         return {
             "hostname": "sandbox",
             "uid_base": keeper.first_id,
@@ -268,7 +261,7 @@ class NativeBackend:
                 "gid": tenant,
                 "home": "/home/sandbox",
                 "working_dir": spec.working_dir,
-                "env": env,
+                "env": {**_environment(image), **spec.env},
                 "rlimits": _clamped(limits.rlimits(spec.limits, self._found.controllers)),
                 "run_dir": "/run/sandpool",
                 "has_python": image.python is not None,
@@ -331,6 +324,17 @@ class NativeBackend:
 
 def _key(spec: BoxSpec) -> _Key:
     return spec.image, spec.preload, spec.working_dir
+
+
+def _environment(image: images.Image) -> dict[str, str]:
+    """Return what every sandbox's environment begins with."""
+    return {
+        "PATH": image.path,
+        "HOME": "/home/sandbox",
+        "USER": "sandbox",
+        "LOGNAME": "sandbox",
+        "LANG": "C.UTF-8",
+    }
 
 
 def _clamped(wanted: dict[str, tuple[int, int]]) -> dict[str, list[int]]:

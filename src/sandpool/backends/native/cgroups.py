@@ -4,8 +4,8 @@ Version 2 where it has the controllers, version 1 where that is all there is.  W
 neither, `find` says why, and rlimits are what is left (`limits.py`).
 
 Attaching a process alone costs milliseconds of waiting (the kernel waits for an RCU grace period),
-and almost nothing in a batch, so one worker thread attaches all that wait, at refill, never on the
-path of a claim.  Groups are reused.
+and almost nothing in a batch, so a worker thread attaches all that wait, at refill, never on the
+path of a claim; who comes while it is at work goes along next time.  Groups are reused.
 
     G1  A slot is free, or held by one sandbox from `take` until no process of it is left.
     G2  Every directory that we make lies in one named after this process, so that a template that
@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from sandpool.backends.base import Limits
@@ -139,9 +139,9 @@ class Cgroups:
         self._free: list[Slot] = []  # Invariant G1
         self._made = 0
         self._is_open = False
-        self._lock = threading.Lock()
-        self._batch: list[tuple[Slot, int]] = []
-        self._turn: anyio.Lock | None = None
+        self._waiting: list[tuple[Slot, int]] = []
+        """Processes that are to be attached, and that no thread has taken."""
+        self._turn = anyio.Lock()
 
     @property
     def roots(self) -> list[tuple[str, str]]:
@@ -170,7 +170,7 @@ class Cgroups:
             slot = Slot(self._made)
             self._made += 1
             for place in self._found.hierarchies:
-                self._directory(place, slot).mkdir(exist_ok=True)
+                Path(self._directory(place, slot)).mkdir(exist_ok=True)
         if slot.limits != limits:
             self._set(slot, limits)
         slot.oom_kills = self._count_oom_kills(slot)
@@ -204,7 +204,7 @@ class Cgroups:
         """Read the first of these files that there is; 0 where no group holds memory."""
         for place in self._found.hierarchies:
             for name in names:
-                path = self._directory(place, slot) / name
+                path = Path(self._directory(place, slot), name)
                 if "memory" in place.controllers and path.exists():
                     return int(path.read_text())
         return 0
@@ -215,19 +215,26 @@ class Cgroups:
 
     async def attach(self, slot: Slot, pid: int) -> None:
         """Put a process into a slot's groups, in one batch with all that wait at that moment."""
-        self._batch.append((slot, pid))
-        await anyio.to_thread.run_sync(self._attach_batch)
+        entry = slot, pid
+        self._waiting.append(entry)
+        try:
+            async with self._turn:
+                # Who had the turn before us may have taken us along.
+                if entry in self._waiting:
+                    batch, self._waiting = self._waiting, []
+                    await anyio.to_thread.run_sync(self._attach, batch)
+        except BaseException:
+            # Cancel: the process is on its way out, and nobody waits for this any more.
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            raise
 
-    def _attach_batch(self) -> None:
-        # The first thread in takes all; those behind it find nothing left to do, and what they
-        # came for done, because the lock is held until it is.
-        with self._lock:
-            batch, self._batch = self._batch, []
-            for place in self._found.hierarchies:
-                for slot, pid in batch:
-                    # A process that died meanwhile needs no limits; its connection tells its owner.
-                    with suppress(ProcessLookupError):
-                        _write(self._directory(place, slot) / "cgroup.procs", str(pid))
+    def _attach(self, batch: list[tuple[Slot, int]]) -> None:
+        for place in self._found.hierarchies:
+            for slot, pid in batch:
+                # A process that died meanwhile needs no limits; its connection tells its owner.
+                with suppress(ProcessLookupError):
+                    _write(self._directory(place, slot) + "/cgroup.procs", str(pid))
 
     def was_oom_killed(self, slot: Slot) -> bool:
         """Say whether the kernel killed for memory here since the slot was taken or last asked."""
@@ -254,14 +261,15 @@ class Cgroups:
             for name in sorted(place.controllers)
         }
 
-    def _directory(self, place: Hierarchy, slot: Slot) -> Path:
-        return place.parent / self._name / str(slot.number)
+    def _directory(self, place: Hierarchy, slot: Slot) -> str:
+        # As text, like all that is done for every sandbox: paths as objects cost ten times as much.
+        return f"{place.parent}/{self._name}/{slot.number}"
 
     def _set(self, slot: Slot, limits: Limits) -> None:
         for place in self._found.hierarchies:
             directory = self._directory(place, slot)
             for name, value in settings(place, limits):
-                _write(directory / name, value)
+                _write(f"{directory}/{name}", value)
         slot.limits = limits
 
     def _count_oom_kills(self, slot: Slot) -> int:
@@ -269,12 +277,12 @@ class Cgroups:
             if "memory" in place.controllers:
                 name = "memory.events" if place.version == 2 else "memory.oom_control"
                 try:
-                    text = (self._directory(place, slot) / name).read_text()
+                    table = _read(f"{self._directory(place, slot)}/{name}")
                 except OSError:
                     return 0
-                for line in text.splitlines():
-                    key, _, value = line.partition(" ")
-                    if key == "oom_kill":
+                for line in table.splitlines():
+                    key, _, value = line.partition(b" ")
+                    if key == b"oom_kill":
                         return int(value)
         return 0
 
@@ -324,7 +332,7 @@ def _remove(directory: Path) -> None:
 
 
 def _enable(directory: Path) -> None:
-    _write(directory / "cgroup.subtree_control", " ".join(f"+{name}" for name in _NEEDED))
+    _write(f"{directory}/cgroup.subtree_control", " ".join(f"+{name}" for name in _NEEDED))
 
 
 def _start_time(pid: int) -> str:
@@ -336,12 +344,23 @@ def _start_time(pid: int) -> str:
     return stat.rpartition(")")[2].split()[19]
 
 
-def _write(path: Path, text: str) -> None:
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with path.open("w") as file:
-            file.write(text)
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return  # an interface that this kernel was built without, such as swap accounting
+    try:
+        os.write(fd, text.encode())
     except OSError:
-        if path.name not in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+        if not path.endswith(("/memory.limit_in_bytes", "/memory.memsw.limit_in_bytes")):
             raise
+    finally:
+        os.close(fd)

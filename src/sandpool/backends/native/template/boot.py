@@ -21,8 +21,9 @@ import traceback
 from types import ModuleType
 from typing import Any, Dict, List, NoReturn, Tuple
 
-Parts = Tuple[Any, Any, Any, bytes]
-"""The child, the packages of the template and of the guest, and the inner seccomp filter."""
+Parts = Tuple[Any, Any, Any, Any, Any]
+"""The child, the packages of the template and of the guest, what every jail has in common, and the
+interpreter that the guest runs code in forks of; None where the image has no Python."""
 
 _shared: List[Any] = []
 """What a child must not free on its way out of the template: each object would copy a page."""
@@ -131,33 +132,35 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
         _fail(control, "preload", f"{type(error).__name__}: {error}")
     outer, inner = map(base64.b64decode, config["seccomp"])
     try:
-        template.root.kernel.load_seccomp(outer)
+        template.root.kernel.SeccompFilter(outer).load()
     except OSError as error:
         _fail(control, "seccomp", error)
-    version = None
+    version = interpreter = None
     if config["python"] is not None:
         version = ".".join(map(str, sys.version_info[:3]))
-        importlib.import_module("_sandpool_guest.training").train(config["python"])
+        training = importlib.import_module("_sandpool_guest.training")
+        interpreter = training.train(config["python"], config["env"])
+    provisions = template.jail.Provisions(inner)
     process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
     template_process = process.Template(control, config["privileged"], config["cgroups"])
     _shared.extend((control, config, outer, template_process))
-    return template_process.run(), template, guest, inner
+    return template_process.run(), template, guest, provisions, interpreter
 
 
-def become_sandbox(child: Any, template: Any, guest: Any, seccomp: bytes) -> None:
+def become_sandbox(
+    child: Any, template: Any, guest: Any, provisions: Any, interpreter: Any
+) -> None:
     """In a forked child: enter the jail and become the guest."""
     request = child.request
     try:
-        template.jail.enter(
-            request, child.guest_fd, child.network_fd, child.map_fd, child.masks, seccomp
-        )
+        template.jail.enter(request, provisions, child.guest_fd, child.network_fd, child.map_fd)
     except BaseException as error:  # noqa: BLE001 (the host is told, and this process ends)
         frames = guest.main.frames
         failure = {"code": "jail_failed", "message": str(error)}
         os.write(child.guest_fd, frames.encode_json(1, frames.ERROR, failure))
         os._exit(1)
-    guest.main.serve(child.guest_fd, child.guest_fd, request["settings"])
+    guest.main.serve(child.guest_fd, child.guest_fd, request["settings"], interpreter)
 
 
 def start(control: socket.socket) -> Parts:

@@ -11,11 +11,9 @@ Every step that fails ends the child; there is no weaker jail to fall back to.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import socket
-import struct
 from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
 from . import kernel
@@ -49,46 +47,44 @@ MASKED = (
 """What of /proc tells about the host or acts on it, as container engines hide it."""
 
 _TENANT_OWNS = frozenset(("home", "work"))
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 
-def make_network() -> int:
-    """Move this process to a new network namespace with only loopback, and return it, open."""
-    kernel.unshare(kernel.CLONE_NEWNET)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        request = struct.pack("16sH14s", b"lo", 0, b"")
-        flags = struct.unpack("16sH14s", fcntl.ioctl(probe, _SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", flags | _IFF_UP, b""))
-    return os.open(PROC + "/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+class Provisions:
+    """What every jail of a template has in common, made ready once."""
+
+    def __init__(self, seccomp: bytes) -> None:
+        """Make it ready; `seccomp` is the filter that comes on top of the template's."""
+        self.masks = _find_masks()
+        self.filter = kernel.SeccompFilter(seccomp)
+        self.scopes = kernel.make_landlock_scopes() if kernel.has_landlock_scopes() else None
 
 
 def enter(
     request: Dict[str, Any],
+    provisions: Provisions,
     guest_fd: int,
     network_fd: int,
     map_fd: Optional[int],
-    masks: List[Tuple[str, str]],
-    seccomp: bytes,
 ) -> None:
     """Become the sandbox that `request` describes.
 
     `map_fd` is a socket on which the template, which alone may, is asked to write our id map; it is
-    None where we write it ourselves; `masks` is what `find_masks` found, and `seccomp` the filter
-    that comes on top of the template's.
+    None where we write it ourselves.
     Raises OSError at the first step that fails.
     """
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     os.setsid()
     kernel.setns(network_fd, kernel.CLONE_NEWNET)
-    keep = {guest_fd} if map_fd is None else {guest_fd, map_fd}
-    kernel.close_all_but(keep)
+    scopes = provisions.scopes
+    kept = [fd for fd in (guest_fd, map_fd, scopes) if fd is not None]
+    kernel.close_all_but(kept)
     kernel.unshare(
         kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
     )
     socket.sethostname(request["hostname"])
     base: Optional[int] = request["uid_base"]
     _mount_places(request, TENANT + base if base is not None else None)
-    proc_fd = _mount_proc(masks)
+    proc_fd = _mount_proc(provisions.masks)
     kernel.new_session_keyring()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -100,9 +96,10 @@ def enter(
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if kernel.has_landlock_scopes():
-        kernel.scope_with_landlock()
-    kernel.load_seccomp(seccomp)
+    if scopes is not None:
+        kernel.restrict_with_landlock(scopes)
+        os.close(scopes)
+    provisions.filter.load()
     os.chdir("/")
 
 
@@ -177,8 +174,8 @@ def _return_to(namespace: int) -> None:
         os._exit(1)
 
 
-def find_masks() -> List[Tuple[str, str]]:
-    """Return what has to cover what of /proc, as far as this kernel has it; called once."""
+def _find_masks() -> List[Tuple[str, str]]:
+    """Return what has to cover what of /proc, as far as this kernel has it."""
     found: List[Tuple[str, str]] = []
     for name in MASKED:
         path = PROC + "/" + name

@@ -68,8 +68,15 @@ _LANDLOCK_WITH_SCOPES = 6
 """The first version of its interface that can scope."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# Prototypes, once: without them every call makes an object of each argument.
+_text, _long = ctypes.c_char_p, ctypes.c_ulong
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+_unshare, _setns, _umount2, _capset = _libc.unshare, _libc.setns, _libc.umount2, _libc.capset
+_mount, _prctl = _libc.mount, _libc.prctl
+_mount.argtypes = [_text, _text, _text, _long, _text]
+_umount2.argtypes = [_text, ctypes.c_int]
+_prctl.argtypes = [ctypes.c_int, _long, _long, _long, _long]
 
 # These have one number on every architecture.
 _SYS_OPEN_TREE = 428
@@ -88,22 +95,22 @@ _SYS_BY_MACHINE = {
 _SYS_PIVOT_ROOT, _SYS_KEYCTL = _SYS_BY_MACHINE.get(platform.machine(), (None, None))
 
 
-def _check(result: int, name: str, detail: str = "") -> int:
+def _check(result: int, *call: object) -> int:
+    """Return `result`; OSError that names the `call` if it stands for a failure."""
     if result < 0:
         code = ctypes.get_errno()
-        text = os.strerror(code)
-        raise OSError(code, f"{name}{detail and ' ' + detail}: {text}")
+        raise OSError(code, f"{' '.join(map(str, call))}: {os.strerror(code)}")
     return result
 
 
 def unshare(flags: int) -> None:
     """Leave the namespaces in `flags` for new ones."""
-    _check(_libc.unshare(flags), "unshare", hex(flags))
+    _check(_unshare(flags), "unshare", flags)
 
 
 def setns(fd: int, kind: int) -> None:
     """Enter the namespace that `fd` is open on."""
-    _check(_libc.setns(fd, kind), "setns", hex(kind))
+    _check(_setns(fd, kind), "setns", kind)
 
 
 def mount(
@@ -115,32 +122,35 @@ def mount(
 ) -> None:
     """Mount `source`, or a file system of `kind`, on `target`."""
     _check(
-        _libc.mount(
+        _mount(
             source.encode() if source is not None else None,
             os.fsencode(target),
             kind.encode() if kind is not None else None,
-            ctypes.c_ulong(flags),
+            flags,
             data.encode() if data is not None else None,
         ),
         "mount",
-        f"{kind or source} on {target}",
+        kind or source,
+        "on",
+        target,
     )
 
 
 def bind(source: str, target: str) -> None:
     """Bind-mount `source` with everything below it."""
+    flags = MS_BIND | MS_REC
     _check(
-        _libc.mount(
-            os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(MS_BIND | MS_REC), None
-        ),
+        _mount(os.fsencode(source), os.fsencode(target), None, flags, None),
         "bind",
-        f"{source} on {target}",
+        source,
+        "on",
+        target,
     )
 
 
 def unmount(target: str) -> None:
     """Detach the mount at `target` with everything below it."""
-    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), "umount", target)
+    _check(_umount2(os.fsencode(target), MNT_DETACH), "umount", target)
 
 
 def pivot_root(new: str, old: str) -> None:
@@ -187,15 +197,13 @@ def clone_mount(path: str) -> int:
 
 def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
     """Set a property of this process; `option` says which."""
-    _check(
-        _libc.prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), 0, 0), "prctl", str(option)
-    )
+    _check(_prctl(option, arg2, arg3, 0, 0), "prctl", option)
 
 
 def drop_capabilities(keep: Collection[int]) -> None:
     """Keep only the capabilities in `keep`, and none that an exec could bring back."""
     number = 0
-    while _libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) == 0:
+    while _prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
         number += 1
     # The kernel knows how many there are: it refuses the first number past the last.
     if number == 0 or ctypes.get_errno() != errno.EINVAL:
@@ -205,7 +213,7 @@ def drop_capabilities(keep: Collection[int]) -> None:
     header = struct.pack("=Ii", 0x20080522, 0)
     low, high = mask & 0xFFFFFFFF, mask >> 32
     data = struct.pack("=IIIIII", low, low, 0, high, high, 0)
-    _check(_libc.capset(header, data), "capset")
+    _check(_capset(header, data), "capset")
 
 
 def close_all_but(keep: Collection[int]) -> None:
@@ -237,32 +245,37 @@ def has_landlock_scopes() -> bool:
     return version >= _LANDLOCK_WITH_SCOPES
 
 
-def scope_with_landlock() -> None:
-    """Let this process and its children signal, and connect by abstract sockets, only each other.
+def make_landlock_scopes() -> int:
+    """Return a set of rules: signal, and connect by abstract sockets, only within one tree.
 
-    Needs `no_new_privs`, and a kernel of which `has_landlock_scopes` is true.
+    Needs a kernel of which `has_landlock_scopes` is true.
     """
     scopes = _LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | _LANDLOCK_SCOPE_SIGNAL
     rules = struct.pack("=QQQ", 0, 0, scopes)
-    fd = _check(
+    return _check(
         _syscall(_SYS_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0),
         "landlock_create_ruleset",
     )
-    try:
-        _check(_syscall(_SYS_LANDLOCK_RESTRICT_SELF, fd, 0), "landlock_restrict_self")
-    finally:
-        os.close(fd)
 
 
-class _Filter(ctypes.Structure):
+def restrict_with_landlock(rules: int) -> None:
+    """Hold this process and its children to a set of rules; needs `no_new_privs`."""
+    _check(_syscall(_SYS_LANDLOCK_RESTRICT_SELF, rules, 0), "landlock_restrict_self")
+
+
+class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
 
 
-def load_seccomp(program: bytes) -> None:
-    """Put a seccomp filter (8 bytes an instruction) on this process and its children."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    argument = _Filter(len(program) // 8, ctypes.addressof(buffer))
-    _check(
-        _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(argument), 0, 0),
-        "prctl(PR_SET_SECCOMP)",
-    )
+class SeccompFilter:
+    """A seccomp filter, 8 bytes an instruction, laid out as the kernel wants it."""
+
+    def __init__(self, program: bytes) -> None:
+        """Lay it out."""
+        self._code = ctypes.create_string_buffer(program, len(program))
+        self._program = _Program(len(program) // 8, ctypes.addressof(self._code))
+        self._address = ctypes.addressof(self._program)
+
+    def load(self) -> None:
+        """Put it on this process and its children."""
+        _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0), "seccomp")
