@@ -154,7 +154,9 @@ def become_sandbox(
     """In a forked child: enter the jail and become the guest."""
     request = child.request
     try:
-        template.jail.enter(request, provisions, child.guest_fd, child.network_fd, child.map_fd)
+        template.jail.enter(
+            request, provisions, child.guest_fd, child.network_fd, child.user_fd, child.map_fd
+        )
     except BaseException as error:  # noqa: BLE001 (the host is told, and this process ends)
         frames = guest.main.frames
         failure = {"code": "jail_failed", "message": str(error)}

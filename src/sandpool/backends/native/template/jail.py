@@ -46,6 +46,8 @@ MASKED = (
 )
 """What of /proc tells about the host or acts on it, as container engines hide it."""
 
+_KEPT_CAPABILITIES = frozenset((kernel.CAP_KILL, kernel.CAP_SETUID, kernel.CAP_SETGID))
+"""What process 1 keeps where tenant and guest have different ids."""
 _TENANT_OWNS = frozenset(("home", "work"))
 
 
@@ -64,19 +66,21 @@ def enter(
     provisions: Provisions,
     guest_fd: int,
     network_fd: int,
+    user_fd: Optional[int],
     map_fd: Optional[int],
 ) -> None:
     """Become the sandbox that `request` describes.
 
-    `map_fd` is a socket on which the template, which alone may, is asked to write our id map; it is
-    None where we write it ourselves.
+    `user_fd` is a user namespace that has our ids already.  Where it is None we make one, and
+    `map_fd` is a socket on which the template, which alone may, is asked to write the map of its
+    ids; where that is None too, we write it ourselves.
     Raises OSError at the first step that fails.
     """
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     os.setsid()
     kernel.setns(network_fd, kernel.CLONE_NEWNET)
     scopes = provisions.scopes
-    kept = [fd for fd in (guest_fd, map_fd, scopes) if fd is not None]
+    kept = [fd for fd in (guest_fd, user_fd, map_fd, scopes) if fd is not None]
     kernel.close_all_but(kept)
     kernel.unshare(
         kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
@@ -88,8 +92,18 @@ def enter(
     kernel.new_session_keyring()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    keep_capabilities = _enter_user_namespace(proc_fd, map_fd)
+    if user_fd is not None:
+        kernel.setns(user_fd, kernel.CLONE_NEWUSER)
+        os.close(user_fd)
+    else:
+        _make_user_namespace(proc_fd, map_fd)
+    # No user namespace below ours, for anybody: no way to new capabilities.
+    _write_at(proc_fd, "sys/user/max_user_namespaces", "0")
     os.close(proc_fd)
+    keep_capabilities: FrozenSet[int] = frozenset()
+    if base is not None:
+        _become_root()
+        keep_capabilities = _KEPT_CAPABILITIES
     kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_NOROOT)
     kernel.drop_capabilities(keep_capabilities)
     # Changing ids clears both of these, so they come last.
@@ -200,27 +214,26 @@ def _mount_proc(masks: List[Tuple[str, str]]) -> int:
     return handle
 
 
-def _enter_user_namespace(proc_fd: int, map_fd: Optional[int]) -> FrozenSet[int]:
-    """Enter a user namespace with ids of our own; return the capabilities that process 1 keeps."""
+def _make_user_namespace(proc_fd: int, map_fd: Optional[int]) -> None:
+    """Enter a new user namespace with ids of our own."""
     kernel.unshare(kernel.CLONE_NEWUSER)
     if map_fd is None:
         # One id: tenant and guest share it.  The guest needs no capability to signal its own uid.
         _write_at(proc_fd, "self/setgroups", "deny")
         _write_at(proc_fd, "self/uid_map", f"{TENANT} 0 1")
         _write_at(proc_fd, "self/gid_map", f"{TENANT} 0 1")
-        keep: FrozenSet[int] = frozenset()
     else:
         os.write(map_fd, b"m")
         if os.read(map_fd, 1) != b"k":
             raise OSError(1, "the template did not map our ids")
         os.close(map_fd)
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        keep = frozenset((kernel.CAP_KILL, kernel.CAP_SETUID, kernel.CAP_SETGID))
-    # No user namespace below ours, for anybody: no way to new capabilities.
-    _write_at(proc_fd, "sys/user/max_user_namespaces", "0")
-    return keep
+
+
+def _become_root() -> None:
+    """Be uid 0 of our user namespace: the guest's, which no tenant ever is."""
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def _write_at(directory: int, path: str, text: str) -> None:

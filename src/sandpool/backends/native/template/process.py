@@ -11,7 +11,9 @@ it kills is always the one it means.  When the control socket ends it kills them
 removes its host's cgroups.
 
     T1  Every forked child is in `_children` from the fork until it has been reaped.
-    T2  `pid_for_children` is the template's own pid namespace except between unshare and fork.
+    T2  A user namespace in `_users` has the ids from its key on.  It serves one sandbox at a time,
+        as the host hands out each range of ids.
+    T3  `pid_for_children` is the template's own pid namespace except between unshare and fork.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -50,12 +53,14 @@ class Child:
         request: Dict[str, Any],
         guest_fd: int,
         network_fd: int,
+        user_fd: Optional[int],
         map_fd: Optional[int],
     ) -> None:
         """Hold them until `jail.enter`."""
         self.request = request
         self.guest_fd = guest_fd
         self.network_fd = network_fd
+        self.user_fd = user_fd
         self.map_fd = map_fd
 
 
@@ -73,6 +78,7 @@ class Template:
         self._pids: Dict[str, int] = {}  # box id -> pid, in our own pid namespace
         self._unmapped: Dict[int, Tuple[int, int, int]] = {}
         # our end of a child's map socket -> (pid, first host id, how many)
+        self._users: Dict[int, int] = {}  # first host id -> user namespace; Invariant T2
         self._networks = Networks()
         self._used: Dict[int, int] = {}  # pid -> the network namespace that it was given
         self._own_pid_namespace = os.open(PROC + "/self/ns/pid", os.O_RDONLY)
@@ -85,6 +91,7 @@ class Template:
 
     def run(self) -> Child:
         """Serve until the host goes away; return a Child in each process that was forked."""
+        _raise_limit_of_files()
         signal.signal(signal.SIGCHLD, _wake_only)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -136,24 +143,27 @@ class Template:
     def _create(self, request: Dict[str, Any], guest_fd: int) -> Optional[Child]:
         """Fork one sandbox; return a Child in it, and None in the template."""
         box = request["id"]
-        map_fd: Optional[int] = None
-        child_map_fd: Optional[int] = None
+        opened = [guest_fd]
+        user_fd = map_fd = child_map_fd = None
         try:
             network_fd = self._networks.take()
+            opened.append(network_fd)
             if self._privileged:
-                ours, theirs = socket.socketpair()
-                map_fd, child_map_fd = ours.detach(), theirs.detach()
+                user_fd = self._users.get(request["uid_base"])
+                if user_fd is None:
+                    ours, theirs = socket.socketpair()
+                    map_fd, child_map_fd = ours.detach(), theirs.detach()
+                    opened += map_fd, child_map_fd
             pid = self._fork()
         except OSError as error:
             self._send({"event": "exited", "id": box, "error": str(error)})
-            for fd in (guest_fd, map_fd, child_map_fd):
-                if fd is not None:
-                    os.close(fd)
+            for fd in opened:
+                os.close(fd)
             return None
         if pid == 0:
             signal.set_wakeup_fd(-1)
             self._inherited = request
-            return Child(request, guest_fd, network_fd, child_map_fd)
+            return Child(request, guest_fd, network_fd, user_fd, child_map_fd)
         self._children[pid] = box
         self._pids[box] = pid
         self._used[pid] = network_fd
@@ -177,7 +187,7 @@ class Template:
         self._send({"event": "resized", "id": request["id"], "errno": number})
 
     def _fork(self) -> int:
-        # Invariant T2: the kernel refuses a second unshare until we are back in our own namespace.
+        # Invariant T3: the kernel refuses a second unshare until we are back in our own namespace.
         kernel.unshare(kernel.CLONE_NEWPID)
         try:
             pid = os.fork()
@@ -196,6 +206,7 @@ class Template:
             # A child that died has closed its end: nothing to read, nothing to map.
             if os.read(fd, 1) == b"m":
                 jail.map_ids(pid, base, count)
+                self._users[base] = os.open(f"{PROC}/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
                 os.write(fd, b"k")
         except OSError:
             pass  # the child sees the end of its socket and reports that it could not be mapped
@@ -273,6 +284,12 @@ def remove_cgroups(directories: Sequence[Tuple[int, str]]) -> bool:
         finally:
             os.close(fd)
     return done
+
+
+def _raise_limit_of_files() -> None:
+    """Open as many files as we may: each sandbox takes two of ours."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def settle() -> None:
