@@ -249,6 +249,8 @@ class GuestConnection:
         sock.setblocking(False)
         keep_from_forks(sock)
         self._sock = sock
+        self._fd = sock.fileno()
+        """For the loop's selector, which describes a socket at length each time it looks for one."""
         self._on_lost = on_lost
         self._unwrap = unwrap
         self._on_end = on_end
@@ -281,13 +283,13 @@ class GuestConnection:
         if loop is self._loop or self._lost is not None:
             return
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._sock)
-            self._loop.remove_writer(self._sock)
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
         self._loop = loop
         self._drained = None
-        loop.add_reader(self._sock, self._readable)
+        loop.add_reader(self._fd, self._readable)
         if self._unsent:
-            loop.add_writer(self._sock, self._writable)
+            loop.add_writer(self._fd, self._writable)
 
     def open(
         self,
@@ -354,7 +356,7 @@ class GuestConnection:
                 return
             packet = packet[sent:]
             assert self._loop is not None
-            self._loop.add_writer(self._sock, self._writable)
+            self._loop.add_writer(self._fd, self._writable)
         self._unsent.append(packet)
         self._unsent_size += len(packet)
 
@@ -377,8 +379,8 @@ class GuestConnection:
             return
         self._lost = died
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._sock)
-            self._loop.remove_writer(self._sock)
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
         self._sock.close()
         self._unsent.clear()
         self._unsent_size = 0
@@ -412,7 +414,7 @@ class GuestConnection:
             self.fail("the guest ended")
             return
         assert self._loop is not None
-        self._loop.remove_reader(self._sock)
+        self._loop.remove_reader(self._fd)
         self._on_end()
 
     def _dispatch(self, number: int, kind: int, payload: bytes) -> None:
@@ -441,7 +443,7 @@ class GuestConnection:
                 return
             self._unsent.popleft()
         assert self._loop is not None
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._fd)
         self._wake_drain()
 
     def _wake_drain(self) -> None:

@@ -195,9 +195,9 @@ class TemplateHandle:
         if loop is self._loop or self._gone is not None:
             return
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._control)
+            self._loop.remove_reader(self._control.fileno())
         self._loop = loop
-        loop.add_reader(self._control, self._readable)
+        loop.add_reader(self._control.fileno(), self._readable)
 
     def create(
         self, box_id: str, request: dict[str, Any], guest: socket.socket, birth: Birth
@@ -289,7 +289,7 @@ class TemplateHandle:
             return
         self._gone = cause
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._control)
+            self._loop.remove_reader(self._control.fileno())
         self._control.close()
         births = list(self._boxes.values())
         self._boxes.clear()
