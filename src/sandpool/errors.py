@@ -46,12 +46,26 @@ class UnknownSandboxType(SandpoolError, ValueError, RuntimeError):
 
 
 class ImageNotFound(SandpoolError, ValueError, RuntimeError):
-    """The image is neither `host` nor an existing root directory.
+    """No image has this name, or no root directory is at this path.
 
     Also a `RuntimeError`: the enclave interface raises that when a sandbox cannot be started.
     """
 
     code = "image_not_found"
+    blame = "caller"
+
+
+class ImageRefused(SandpoolError, ValueError):
+    """An image is malformed, too large, or has in it what no image may have."""
+
+    code = "image_refused"
+    blame = "caller"
+
+
+class ImageInUse(SandpoolError, RuntimeError):
+    """Sandboxes are made from the image, so it cannot be removed."""
+
+    code = "image_in_use"
     blame = "caller"
 
 
@@ -261,6 +275,18 @@ class BackendUnavailable(SandpoolError, RuntimeError):
     """This host cannot run the backend; the message names the reason and the alternative."""
 
     code = "backend_unavailable"
+
+
+class ImageNotStored(SandpoolError, RuntimeError):
+    """An image could not be fetched, read or written; nothing of it is kept."""
+
+    code = "image_not_stored"
+
+
+class DigestMismatch(ImageNotStored):
+    """What came is not what was asked for: its digest is another."""
+
+    code = "digest_mismatch"
 
 
 class CreateFailed(SandpoolError, RuntimeError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 
 from sandpool.backends.base import BoxSpec
 from sandpool.backends.docker import DockerBackend
+from tests import registries
 
 SPEC = BoxSpec(image="python:3.11-slim")
 
@@ -36,39 +35,8 @@ async def backend() -> AsyncIterator[DockerBackend]:
     assert containers() <= before
 
 
-_REGISTRY = """
-version: 0.1
-storage: {{filesystem: {{rootdirectory: {root}}}}}
-http: {{addr: "127.0.0.1:{port}"}}
-"""
-
-
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
     """Run a registry on loopback, which every engine trusts; its host and port."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("there is no docker-registry (Debian: apt-get install docker-registry)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    configuration = tmp_path / "registry.yml"
-    configuration.write_text(_REGISTRY.format(root=tmp_path / "registry", port=port))
-    with (tmp_path / "registry.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "serve", str(configuration)], stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        _wait_for(port, process)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-    pytest.fail("docker-registry ended before it served")
+    with registries.running(tmp_path) as address:
+        yield address
