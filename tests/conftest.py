@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from sandpool.config import IMAGE_STORE
 from tests import capabilities
 
 # Deadlines would measure the machine's other work, not ours.
@@ -36,6 +38,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("uvloop") and importlib.util.find_spec("uvloop"):
         loops = [ASYNCIO, UVLOOP]
         metafunc.parametrize("anyio_backend", loops, indirect=True, ids=["asyncio", "uvloop"])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _image_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep every test, and the programs that it starts, off the images of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(IMAGE_STORE, str(tmp_path_factory.getbasetemp() / "images"))
+        yield
 
 
 @pytest.fixture

@@ -255,7 +255,8 @@ class PoolSpec(Value):
     name: str = Field(pattern=NAME_PATTERN)
     # What to make.
     image: str = "host"
-    backend: Literal["native", "docker"] = "native"
+    backend: Literal["native", "docker", "auto"] = "native"
+    """`auto`: native where the image is there for it, and else containers."""
     cpus: float = Field(default=1.0, gt=0, le=1024)
     memory_mb: int = Field(default=512, ge=16, le=16_777_216)
     disk_mb: int = Field(default=256, ge=1, le=16_777_216)
@@ -331,8 +332,8 @@ class PoolSpec(Value):
         if not isinstance(fields, dict):
             return fields
         given = cast("dict[str, Any]", fields)
-        if given.get("backend") == "docker":
-            # A container costs far more to make than to clean.
+        if given.get("backend") in ("docker", "auto"):
+            # A container costs far more to make than to clean, and a fork the same either way.
             given = {"recycle": "reset", **given}
         if not given.get("entrypoint"):
             return given
@@ -380,6 +381,8 @@ class PoolInfo(Value):
     name: str
     pool_id: str
     spec: PoolSpec
+    backend: str
+    """What makes its sandboxes: what `spec` says, or what `auto` has come to."""
     state: Literal["open", "degraded", "draining", "closed"]
     ready: int
     creating: int

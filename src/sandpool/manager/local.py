@@ -45,11 +45,12 @@ from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.manager import SandboxManager
 from sandpool.manager.member import Members, end
 from sandpool.manager.pools import Pools
-from sandpool.manager.recipe import parse_config, parse_type, pool_config, unredacted_spec
+from sandpool.manager.recipe import parse_config, parse_type, unredacted_spec
 from sandpool.manager.registry import Registry
 from sandpool.manager.runtime import Runtime
 from sandpool.manager.sandbox import Sandbox
 from sandpool.manager.sandbox_pool import Loan, Membership, SandboxPool, Tenancy
+from sandpool.manager.stored import image_store
 from sandpool.manager.sweeper import Ages, Candidate, Sweeper
 from sandpool.manager.workshop import Workshop
 from sandpool.models import (
@@ -373,9 +374,9 @@ class LocalSandboxManager(SandboxManager):
             raise PoolExists(f"there is a pool {spec.name!r} already")
         self._check_room(spec.warm)
         pool_launch(spec, self._secrets)  # raises what is wrong with it
-        kind, config = SandboxType(spec.backend), pool_config(spec)
-        await self._workshop.prepare(kind, config)
-        pool = self._new_pool(spec, kind, config, pool_id)
+        choice = self._workshop.choose(spec)
+        await self._workshop.prepare_choice(choice)
+        pool = self._new_pool(spec, choice.kind, choice.config, pool_id)
         await self._pools.open(pool)
         pool.tell("pool.created")
         return pool.info()
@@ -390,9 +391,11 @@ class LocalSandboxManager(SandboxManager):
 
     async def list_images(self) -> list[ImageInfo]:
         """List the images that have a name, and those that its pools use, by name."""
+        stored = await anyio.to_thread.run_sync(image_store().all)
         users: dict[str, list[str]] = {name: [] for name in self._workshop.images}
+        users |= {image.name: [] for image in stored if image.name not in users}
         for pool in self._pools.all():
-            users.setdefault(pool.spec.image, []).append(pool.name)
+            users.setdefault(pool.image, []).append(pool.name)
         return [ImageInfo(name=name, pools=tuple(sorted(users[name]))) for name in sorted(users)]
 
     async def update_pool(self, name: str, spec: PoolSpec) -> PoolInfo:
@@ -404,12 +407,13 @@ class LocalSandboxManager(SandboxManager):
         if pool in self._lending.pools:
             raise InvalidSpec(f"pool {name!r} is defined by initialize_pool; call that instead")
         spec = unredacted_spec(spec, pool.spec)
-        kind, config = SandboxType(spec.backend), pool_config(spec)
+        choice = self._workshop.choose(spec)
         members = None
         launch = pool_launch(spec, self._secrets)
-        if config != pool_config(pool.spec) or launch != pool_launch(pool.spec, self._secrets):
-            await self._workshop.prepare(kind, config)
-            members = self._members(spec, kind, config)
+        # Also where the definition is the same: its image's name may be another image's by now.
+        if choice != pool.members.made_of or launch != pool_launch(pool.spec, self._secrets):
+            await self._workshop.prepare_choice(choice)
+            members = self._members(spec, choice.kind, choice.config)
         if self._pools.get(name) is pool:
             secrets = chosen_secrets(spec.secret_names, self._secrets)
             pool.update(spec, members, secrets=secrets)
@@ -598,14 +602,15 @@ class LocalSandboxManager(SandboxManager):
         )
 
     def _members(self, spec: PoolSpec, kind: SandboxType, config: SandboxConfig) -> Members:
-        make = self._workshop.maker(kind, config)
+        made_of = self._workshop.describe(kind, config)
         launcher = Launcher(
             pool_launch(spec, self._secrets),
             pool_health(spec),
             runtime=self._runtime,
             clock=self._clock,
         )
-        return Members(spec.name, make, self._registry, launcher)
+        make = self._workshop.maker(made_of)
+        return Members(spec.name, make, self._registry, launcher, made_of)
 
     def _candidates(self) -> Iterator[Candidate]:
         for sandbox in self._registry.own():

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import anyio
 
 from sandpool.errors import SandpoolError
+from sandpool.manager.choice import Choice
 from sandpool.manager.launcher import Launcher
 from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.registry import Registry, withheld_text
@@ -33,8 +34,12 @@ def ignore_death(sandbox: Sandbox) -> None:
 class Members:
     """Implements `pool.Factory` for sandboxes."""
 
-    def __init__(self, pool: str, make: Maker, registry: Registry, launcher: Launcher) -> None:
+    def __init__(
+        self, pool: str, make: Maker, registry: Registry, launcher: Launcher, made_of: Choice
+    ) -> None:
         """Make sandboxes for the pool of this name, with ids in `registry`."""
+        self.made_of = made_of
+        """What `make` makes."""
         self._pool = pool
         self._make = make
         self._registry = registry

@@ -1,4 +1,4 @@
-"""From what callers write to what backends make: pure conversions, no I/O.
+"""From what callers write to what backends make: pure conversions, no I/O but `FindImage`'s.
 
 Everything that a configuration can ask for and a native sandbox cannot give is refused here, by the
 name of the field.
@@ -7,14 +7,15 @@ name of the field.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
 from sandpool.backends.base import BoxSpec, Limits
-from sandpool.errors import ImageNotFound, InvalidSpec, UnknownSandboxType, Unsupported
+from sandpool.errors import InvalidSpec, UnknownSandboxType, Unsupported
 from sandpool.manager.containers import container_spec
+from sandpool.manager.stored import pinned
 from sandpool.models import (
     ContainerPolicy,
     DockerNotebookConfig,
@@ -25,6 +26,9 @@ from sandpool.models import (
     SandboxConfig,
     SandboxType,
 )
+
+FindImage = Callable[[str], str]
+"""Returns a stored image's name with its digest; `ImageNotFound`."""
 
 HIDDEN = "***"
 """Shown in the place of every secret."""
@@ -98,6 +102,7 @@ def box_spec(
     images: Mapping[str, str],
     sandbox_type: SandboxType = SandboxType.NATIVE,
     policy: ContainerPolicy | None = None,
+    find: FindImage = pinned,
 ) -> BoxSpec:
     """Return what the backend of a type makes from an enclave configuration.
 
@@ -119,7 +124,7 @@ def box_spec(
         if "cpu_limit" in config.model_fields_set:
             limits.setdefault("cpus", config.cpu_limit)
     return BoxSpec(
-        image=resolve_image(image, images),
+        image=resolve_image(image, images, find),
         preload=preload,
         env=dict(config.env_vars),
         working_dir=config.working_dir,
@@ -149,9 +154,11 @@ def _container_box(
     )
 
 
-def pool_config(spec: PoolSpec) -> NativeSandboxConfig | DockerSandboxConfig:
-    """Return the configuration that the sandboxes of a pool have."""
-    kind = DockerSandboxConfig if spec.backend == "docker" else NativeSandboxConfig
+def pool_config(
+    spec: PoolSpec, sandbox_type: SandboxType
+) -> NativeSandboxConfig | DockerSandboxConfig:
+    """Return the configuration that the sandboxes of a pool have, of the type they are to be."""
+    kind = NativeSandboxConfig if sandbox_type is SandboxType.NATIVE else DockerSandboxConfig
     return kind(
         image=spec.image,
         preload=spec.preload,
@@ -199,15 +206,13 @@ def shared_pool(
     )
 
 
-def resolve_image(image: str, images: Mapping[str, str]) -> str:
-    """Return what a backend calls this image; `images` maps names to `host` or directories."""
+def resolve_image(image: str, images: Mapping[str, str], find: FindImage) -> str:
+    """Return what the native backend calls this image.
+
+    `images` maps names to `host` or directories; of others, `find` knows.  Raises what it does.
+    """
     found = images.get(image, image)
-    if found == "host" or found.startswith("/"):
-        return found
-    raise ImageNotFound(
-        f"image {image!r} is unknown to the native backend, which has `host` and root directories; "
-        f'say what stands for it: images={{"{image}": "host"}} or SANDPOOL_IMAGES="{image}=host"'
-    )
+    return found if found == "host" or found.startswith("/") else find(found)
 
 
 def parse_limits(limits: Mapping[str, Any]) -> Limits:

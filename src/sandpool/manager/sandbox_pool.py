@@ -255,6 +255,13 @@ class SandboxPool:
         """Its name."""
         return self.spec.name
 
+    @property
+    def image(self) -> str:
+        """The name of its image; that of one in the store with its tag."""
+        box = self.members.made_of.box
+        name, at, _ = box.image.partition("@") if box is not None else ("", "", "")
+        return name if at else self.spec.image
+
     async def borrow(
         self,
         *,
@@ -436,6 +443,7 @@ class SandboxPool:
             name=self.name,
             pool_id=self.pool_id,
             spec=redacted_spec(self.spec),
+            backend=self.members.made_of.kind.value,
             state=_STATES[stats.state],
             ready=stats.ready,
             creating=stats.creating,

@@ -80,11 +80,18 @@ def test_any_limits_are_possible_or_refused(limits: dict[str, Any]) -> None:
 
 def test_a_name_of_an_image_stands_only_for_what_somebody_said() -> None:
     images = {"python:3.11-slim": "host", "tools": "/srv/tools"}
-    assert recipe.resolve_image("python:3.11-slim", images) == "host"
-    assert recipe.resolve_image("tools", images) == "/srv/tools"
-    assert recipe.resolve_image("/srv/other", images) == "/srv/other"
-    with pytest.raises(ImageNotFound, match="SANDPOOL_IMAGES"):
-        recipe.resolve_image("python:3.12-slim", images)
+
+    def find(name: str) -> str:
+        if name != "stored":
+            raise ImageNotFound(name)
+        return "stored:latest@sha256:1"
+
+    assert recipe.resolve_image("python:3.11-slim", images, find) == "host"
+    assert recipe.resolve_image("tools", images, find) == "/srv/tools"
+    assert recipe.resolve_image("/srv/other", images, find) == "/srv/other"
+    assert recipe.resolve_image("stored", images, find) == "stored:latest@sha256:1"
+    with pytest.raises(ImageNotFound):
+        recipe.resolve_image("python:3.12-slim", images, find)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +157,7 @@ def test_what_is_shown_of_a_pool_has_names_of_variables_and_no_values() -> None:
 
 def test_a_pools_sandboxes_have_what_its_definition_says() -> None:
     spec = PoolSpec(name="one", preload=("json",), memory_mb=64, cpus=0.5, pids=9, disk_mb=7)
-    config = recipe.pool_config(spec)
+    config = recipe.pool_config(spec, SandboxType.NATIVE)
     assert isinstance(config, NativeSandboxConfig)
     box = recipe.box_spec(config, {})
     assert box.preload == ("json",)

@@ -7,6 +7,7 @@ How a box comes to be:
 
     N1  A box's id range and its cgroup are taken from the create packet on, and free again only
         once its template has said that no process of it is left, or is itself gone.
+    N2  An image of the store is held from before its template starts until the backend is closed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import anyio
 
+from sandpool import config as settings
 from sandpool.backends.base import BoxSpec, Limits, RunOptions
 from sandpool.backends.box import GuestBox
 from sandpool.backends.connection import GuestConnection
@@ -38,6 +40,7 @@ from sandpool.errors import (
     Unsupported,
 )
 from sandpool.guest import frames
+from sandpool.images import ImageStore
 
 LIBRARY = Path(__file__).resolve().parents[2]
 """The directory of the package `sandpool`, whose guest and template are put into images."""
@@ -103,13 +106,19 @@ class NativeBackend:
 
     name = "native"
 
-    def __init__(self, *, templates_per_spec: int = 1) -> None:
-        """Do nothing yet; `templates_per_spec` replicas share the forking of one busy spec."""
+    def __init__(self, *, templates_per_spec: int = 1, image_store: Path | None = None) -> None:
+        """Do nothing yet.
+
+        Args:
+            templates_per_spec: How many replicas share the forking of one busy spec.
+            image_store: Where images are that have a name; by default what the environment says.
+        """
         self._replicas = templates_per_spec
+        self._image_store = image_store
         self._templates: dict[_Key, list[TemplateHandle]] = {}
         self._ended: list[TemplateHandle] = []
         """Templates that died; their processes have still to be reaped."""
-        self._images: dict[_Key, images.Image] = {}
+        self._images: dict[_Key, images.Image] = {}  # Invariant N2
         self._starting: dict[_Key, asyncio.Future[None]] = {}
         self._turn = 0
         self._is_privileged = os.geteuid() == 0
@@ -143,17 +152,34 @@ class NativeBackend:
         self._starting[key] = done
         try:
             self._open()
-            image = images.resolve(spec.image, spec.working_dir, LIBRARY)
-            self._images[key] = image
+            image = self._image(key, spec)
             config = self._template_config(image, spec)
             while not self._has_templates(key):
                 handle = await TemplateHandle.start(config, LIBRARY)
                 self._templates[key].append(handle)
             # Only now: the directories of a killed program are removed by its templates.
             self.cgroups.open()
+        except BaseException:
+            if not self._templates.get(key):
+                self._let_go(key)
+            raise
         finally:
             self._starting.pop(key, None)
             done.set_result(None)
+
+    def _image(self, key: _Key, spec: BoxSpec) -> images.Image:
+        image = self._images.get(key)
+        # One that is held stays what it was, whatever its name means by now (invariant N2).
+        if image is None or image.hold is None:
+            store = ImageStore(self._image_store or settings.image_store())
+            image = images.resolve(spec.image, spec.working_dir, LIBRARY, store)
+            self._images[key] = image
+        return image
+
+    def _let_go(self, key: _Key) -> None:
+        image = self._images.pop(key, None)
+        if image is not None and image.hold is not None:
+            image.hold.close()
 
     def _open(self) -> None:
         if self._is_open:
@@ -178,6 +204,7 @@ class NativeBackend:
             "layout": image.layout.as_json(),
             "python": image.python,
             "preload": list(spec.preload),
+            # For inside only: on the host it could have our own interpreter load a library.
             "env": _environment(image),
             "seccomp": self._filters,
             "cgroups": self.cgroups.roots,
@@ -199,8 +226,8 @@ class NativeBackend:
         """Fork one sandbox, put it under its limits, and run something small in it."""
         await self.prepare(spec)
         key = _key(spec)
-        image = self._images[key]
         template = self._next_template(key)
+        image = self._images[key]
         keeper = _Keeper(self, box_id, spec.limits, self._facts(spec, image, template))
         box = GuestBox(box_id, spec)
         ours, theirs = socket.socketpair()
@@ -317,6 +344,8 @@ class NativeBackend:
             async with anyio.create_task_group() as group:
                 for handle in handles:
                     group.start_soon(handle.aclose)
+        for key in list(self._images):
+            self._let_go(key)
         self.cgroups.close()
         self.ids.close()
         self._is_open = False
@@ -334,6 +363,7 @@ def _environment(image: images.Image) -> dict[str, str]:
         "USER": "sandbox",
         "LOGNAME": "sandbox",
         "LANG": "C.UTF-8",
+        **image.env,
     }
 
 

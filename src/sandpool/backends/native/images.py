@@ -1,8 +1,9 @@
 """Images of the native backend: what a name means, and how its root file system is put together.
 
 `host` is a read-only view of this machine's system directories and of the Python that runs us, with
-an /etc of its own.  Any other name is the absolute path of a root directory.  Deciding the layout
-reads the host's file system and changes nothing; `template/root.py` builds it.
+an /etc of its own.  Any other name is the absolute path of a root directory, or that of an image in
+the store.  Deciding the layout reads the host's file system and changes nothing; `template/root.py`
+builds it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sandpool.errors import BackendUnavailable, ImageNotFound, InvalidSpec
+from sandpool.images import ImageStore
+from sandpool.images.store import Hold
 
 _SYSTEM = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _NOT_FROM_AN_IMAGE = frozenset(
@@ -53,6 +57,8 @@ _MOUNT_POINTS = (
 )
 _WRITABLE = ("/tmp", "/var/tmp", "/run", "/home/sandbox", "/dev/shm")
 _PYTHONS = ("usr/bin/python3", "usr/local/bin/python3", "bin/python3", "opt/python/bin/python3")
+_NOT_ITS_TO_SAY = frozenset(("PATH", "HOME", "USER", "LOGNAME"))
+"""Variables that an image's author may have set, and that say what is not so in a sandbox."""
 
 _PASSWD = "sandbox:x:1000:1000:sandbox:/home/sandbox:/bin/sh\n"
 _GROUP = "sandbox:x:1000:\n"
@@ -99,6 +105,10 @@ class Image:
     layout: Layout
     working_mount: str | None
     """Where the sandbox's own working directory is mounted; None: it lies in a writable place."""
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What its author has set.  For what runs inside: it may say what a loader is to load."""
+    hold: Hold | None = None
+    """What keeps it in the store; whoever uses the image closes it."""
 
     @property
     def covered(self) -> list[str]:
@@ -108,23 +118,32 @@ class Image:
         return [target for _, target in self.layout.binds if target.startswith(tops)]
 
 
-def resolve(name: str, working_dir: str, library: Path) -> Image:
+def resolve(name: str, working_dir: str, library: Path, store: ImageStore) -> Image:
     """Return the image that `name` means.
 
     Raises `ImageNotFound`, `InvalidSpec` (a working directory that cannot be there) or
     `BackendUnavailable` (the host's own Python cannot be shown).
     """
+    if name == "host" or name.startswith("/"):
+        return _describe(name, working_dir, library)
+    stored = store.need(name)
+    hold = store.hold(stored)
+    try:
+        image = _describe(str(hold.root), working_dir, library, stored.env.get("PATH"))
+    except BaseException:
+        hold.close()
+        raise
+    env = {key: value for key, value in stored.env.items() if key not in _NOT_ITS_TO_SAY}
+    return replace(image, name=name, env=env, hold=hold)
+
+
+def _describe(name: str, working_dir: str, library: Path, search_path: str | None = None) -> Image:
     layout = Layout()
     python: str | None
     if name == "host":
         python, path = _host(layout)
-    elif name.startswith("/"):
-        python, path = _directory(layout, _checked_root(name))
     else:
-        raise ImageNotFound(
-            f"image {name!r} is neither 'host' nor the absolute path of a root directory; "
-            "unpack it to a directory and give that path"
-        )
+        python, path = _directory(layout, _checked_root(name), search_path)
     for source in ("guest", "backends/native/template"):
         target = "/.sandpool/lib/" + source.rsplit("/", 1)[-1]
         layout.copies.append((str(library / source), target))
@@ -184,7 +203,7 @@ def _checked_root(name: str) -> str:
     return root
 
 
-def _directory(layout: Layout, root: str) -> tuple[str | None, str]:
+def _directory(layout: Layout, root: str, search_path: str | None) -> tuple[str | None, str]:
     _show_children(layout, root, "", skip=_NOT_FROM_AN_IMAGE)
     # These hold places of ours, so their own entries are shown one by one.
     _show_children(layout, root, "/var", skip=frozenset(("tmp", "run", "lock")))
@@ -201,7 +220,9 @@ def _directory(layout: Layout, root: str) -> tuple[str | None, str]:
         kept = [line for line in text.splitlines(keepends=True) if line.split(":")[0] != "sandbox"]
         layout.files.append((f"/etc/{name}", "".join(kept) + ours))
     layout.files += [("/etc/hosts", _HOSTS), ("/etc/hostname", "sandbox\n")]
-    return _find_python(root), _search_path("/usr/local/bin")
+    places = [place for place in (search_path or "").split(":") if place.startswith("/")]
+    path = ":".join(places) if places else _search_path("/usr/local/bin")
+    return _find_python(root, places), path
 
 
 def _show_children(layout: Layout, root: str, below: str, *, skip: frozenset[str]) -> None:
@@ -220,8 +241,10 @@ def _show_children(layout: Layout, root: str, below: str, *, skip: frozenset[str
             layout.binds.append((entry.path, target))
 
 
-def _find_python(root: str) -> str | None:
-    for candidate in _PYTHONS:
+def _find_python(root: str, places: list[str]) -> str | None:
+    """Return the interpreter that `python3` is inside: the first on the image's own PATH."""
+    named = [f"{os.path.normpath(place).strip('/')}/python3" for place in places]
+    for candidate in (*named, *_PYTHONS):
         path = _resolve_inside(root, candidate)
         if path is not None and os.access(path, os.X_OK):
             return "/" + candidate

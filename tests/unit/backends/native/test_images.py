@@ -10,12 +10,13 @@ import pytest
 
 from sandpool.backends.native import images
 from sandpool.errors import ImageNotFound, InvalidSpec
+from sandpool.images import ImageStore
 
 LIBRARY = Path(images.__file__).parents[2]
 
 
 def resolve(name: str, working_dir: str = "/sandbox") -> images.Image:
-    return images.resolve(name, working_dir, LIBRARY)
+    return images.resolve(name, working_dir, LIBRARY, ImageStore(Path("/no/such/store")))
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def begin(control: socket.socket) -> Parts:
     boot = template.root.LIBRARY + "/template/boot.py"
     argv = [config["python"], boot, str(control.fileno()), "inside", str(read)]
     try:
-        os.execve(config["python"], argv, config["template_env"])
+        os.execve(config["python"], argv, {**config["env"], **config["template_env"]})
     except OSError as error:
         _fail(control, "python", error)
 
