@@ -137,7 +137,9 @@ def serve(
 def run(
     context: typer.Context,
     code: Annotated[str | None, typer.Option("-c", help="Python code to run.")] = None,
-    image: Annotated[str, typer.Option(help="`host`, or a root directory.")] = "host",
+    image: Annotated[
+        str, typer.Option(help="`host`, an image's name, or a root directory.")
+    ] = "host",
     preload: Annotated[
         list[str] | None, typer.Option(help="A module to import ahead; may be repeated.")
     ] = None,
@@ -159,13 +161,19 @@ def run(
     try:
         job = _job(code, list(context.args), variables(env), timeout)
         spec = BoxSpec(
-            image=image if image == "host" else str(Path(image).resolve()),
+            image=_image(image),
             preload=tuple(preload or ()),
             limits=Limits(memory_mb=memory_mb, cpus=cpus, pids=pids, disk_mb=disk_mb),
         )
         raise typer.Exit(anyio.run(run_job, spec, job))
     except SandpoolError as error:
         exits.fail(error)
+
+
+def _image(image: str) -> str:
+    """Tell a directory from a name: as a shell does, by a slash at its start or after dots."""
+    is_path = image.startswith(("/", "./", "../", "~/")) or image in (".", "..")
+    return str(Path(image).expanduser().resolve()) if is_path else image
 
 
 def _job(code: str | None, words: list[str], env: dict[str, str], timeout: float | None) -> Job:

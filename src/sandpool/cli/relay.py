@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -10,6 +11,7 @@ import sys
 import anyio
 
 from sandpool.cli import exits
+from sandpool.errors import SandpoolError
 from sandpool.models import ExecResult
 from sandpool.service import Process
 
@@ -35,10 +37,12 @@ async def _relay(process: Process) -> ExecResult:
     async with anyio.create_task_group() as group:
         group.start_soon(_pass_interrupts, process)
         group.start_soon(_pass_input, process)
-        async for stream, data in process:
-            target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
-            target.write(data)
-            target.flush()
+        # What goes wrong with the process is `wait`'s to say, and not a group's.
+        with contextlib.suppress(SandpoolError):
+            async for stream, data in process:
+                target = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
+                target.write(data)
+                target.flush()
         group.cancel_scope.cancel()
     return await process.wait()
 
@@ -46,7 +50,8 @@ async def _relay(process: Process) -> ExecResult:
 async def _pass_interrupts(process: Process) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
-            await process.signal(number)
+            with contextlib.suppress(SandpoolError):
+                await process.signal(number)
 
 
 async def _pass_input(process: Process) -> None:
@@ -67,5 +72,5 @@ async def _pass_input(process: Process) -> None:
                 break
             await process.send(data)
         await process.send_eof()
-    except (BrokenPipeError, ConnectionError):
+    except (ConnectionError, SandpoolError):
         return  # the command does not read any more, which is its own affair

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,10 @@ import anyio
 import rich
 from rich.table import Table
 
+from sandpool import config as user_settings
 from sandpool.errors import BackendUnavailable, InvalidSpec
 
 _LEVELS = ("critical", "error", "warning", "info", "debug")
-
-
-def default_state_dir() -> Path:
-    """Return the user's own place for what a program remembers."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "sandpool"
 
 
 def run_server(config: Path | None, given: dict[str, Any], log_level: str) -> None:
@@ -49,7 +43,7 @@ def run_server(config: Path | None, given: dict[str, Any], log_level: str) -> No
     key = fields.pop("api_key", None)
     if key is not None:
         fields["keys"] = [*fields.get("keys", []), _operator_key(key)]
-    fields.setdefault("state_dir", str(default_state_dir()))
+    fields.setdefault("state_dir", str(user_settings.state_dir()))
     checked = settings.parse(fields)
     anyio.run(
         serve,

@@ -195,6 +195,29 @@ class Engine:
                         if not piece:
                             return Answer(head.status_code, b"")
 
+    async def download(
+        self, path: str, take: Callable[[bytes], None], *, patience: float
+    ) -> Answer:
+        """Ask for something large, and take it piece by piece as it comes.
+
+        Returns the answer, without the pieces, or the engine's refusal.  Raises
+        `BackendUnavailable` where nothing comes for `patience` seconds.
+        """
+        with self._translated(f"GET {path}"):
+            async with self._connected() as exchange:
+                with anyio.fail_after(patience):
+                    await self._ask(exchange, "GET", path, None, None)
+                    head = await exchange.head()
+                    if head.status_code >= _FIRST_REFUSAL:
+                        return Answer(head.status_code, await exchange.body())
+                async with aclosing(exchange.pieces()) as pieces:
+                    while True:
+                        with anyio.fail_after(patience):
+                            piece = await anext(pieces, b"")
+                        if not piece:
+                            return Answer(head.status_code, b"")
+                        take(piece)
+
     async def make_container(
         self, name: str, body: Mapping[str, Any], platform: str | None = None
     ) -> Answer:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sandpool import config
 from sandpool.cli import exits
 from sandpool.cli.options import Json
 from sandpool.errors import SandpoolError
@@ -31,7 +32,7 @@ def add_key(
     from sandpool.cli import serve
 
     try:
-        print(serve.add_key(state_dir or serve.default_state_dir(), name, namespace))
+        print(serve.add_key(state_dir or config.state_dir(), name, namespace))
     except SandpoolError as error:
         exits.fail(error)
 
@@ -42,7 +43,7 @@ def list_keys(as_json: Json = False, state_dir: StateDir = None) -> None:
     from sandpool.cli import serve
 
     try:
-        serve.show_keys(state_dir or serve.default_state_dir(), as_json=as_json)
+        serve.show_keys(state_dir or config.state_dir(), as_json=as_json)
     except SandpoolError as error:
         exits.fail(error)
 
@@ -53,6 +54,6 @@ def revoke_key(names: list[str], state_dir: StateDir = None) -> None:
     from sandpool.cli import serve
 
     try:
-        serve.revoke_key(state_dir or serve.default_state_dir(), names)
+        serve.revoke_key(state_dir or config.state_dir(), names)
     except SandpoolError as error:
         exits.fail(error)
