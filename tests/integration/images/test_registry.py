@@ -215,7 +215,7 @@ def other() -> Iterator[Liar]:
 
 def running_liar() -> Iterator[Liar]:
     made = Liar()
-    thread = threading.Thread(target=made.server.serve_forever)
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.02,))
     thread.start()
     yield made
     made.server.shutdown()

@@ -139,6 +139,7 @@ def order(member: Member) -> tuple[bool, int]:
     return ".wh." not in member[0], member[0].count("/") if ".wh." in member[0] else 0
 
 
+@pytest.mark.slow
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(st.one_of(plain, plain, removals), max_size=8), max_size=3))
 def test_layers_make_what_the_model_says(layers: list[list[Member]]) -> None:
@@ -157,6 +158,7 @@ def test_layers_make_what_the_model_says(layers: list[list[Member]]) -> None:
         assert tree(Path(place)) == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.lists(st.tuples(paths, st.just(FILE), st.just("low")), max_size=5),

@@ -47,6 +47,8 @@ _LOOK_TIMEOUT = 10.0
 _AT_ONCE = 16
 """Removals that go on side by side; with many more an engine answers none of them in time."""
 
+_LENT = "this machine's Python, lent: the image has none, and runs commands only"
+
 _CONFLICT = 409
 _NOT_FOUND = 404
 
@@ -175,7 +177,7 @@ class DockerBackend:
         )
         box = GuestBox(box_id, spec)
         try:
-            await self._make(keeper, image, spec, box_id)
+            await self._make(keeper, image, spec, box_id, prepared)
             demultiplexer = Demultiplexer()
             sock, early = await self._engine.attach(keeper.container, timeout=_ATTACH_TIMEOUT)
             demultiplexer.feed(early)
@@ -186,9 +188,11 @@ class DockerBackend:
             check = keeper.check_empty if container.can_reset(spec) else None
             box.begin(connection, keeper, check_empty=check)
             await self._start(keeper)
-            settings = container.settings(image, spec, prepared.executable)
+            is_lent = prepared.interpreter.is_lent
+            executable = None if is_lent else prepared.executable
+            settings = container.settings(image, spec, executable)
             order = bundle.serve_order(prepared, spec.preload, settings)
-            await _welcome(connection, order)
+            await _welcome(connection, order, has_python=not is_lent)
             await keeper.find_memory_group()
             await _run_command(box)
             keeper.is_kept = _is_kept(spec)
@@ -204,13 +208,19 @@ class DockerBackend:
         return box
 
     async def _make(
-        self, keeper: Keeper, image: container.Image, spec: BoxSpec, box_id: str
+        self,
+        keeper: Keeper,
+        image: container.Image,
+        spec: BoxSpec,
+        box_id: str,
+        prepared: bundle.Prepared,
     ) -> None:
         assert self._owner is not None
         body = container.request(
             image,
             spec,
-            entrypoint=["python3", "-c", bundle.STUB],
+            interpreter=prepared.interpreter,
+            program=bundle.STUB,
             labels=self._owner.labels(box_id, is_kept=_is_kept(spec)),
             runtime=self._runtime,
         )
@@ -246,7 +256,8 @@ class DockerBackend:
             "image": image.name,
             "image_id": image.id,
             "container": f"sandbox-{box_id}",
-            "python": prepared.python,
+            "python": None if prepared.interpreter.is_lent else prepared.python,
+            "guest": _LENT if prepared.interpreter.is_lent else "the image's Python",
             "isolation": f"container ({runtime}), {'privileged' if asked.privileged else shut}",
             "network": asked.network or "loopback only",
             "limits": container.mechanisms(self._facts),
@@ -288,12 +299,13 @@ async def _run_command(box: GuestBox) -> None:
             raise CreateFailed(f"command: {result.stderr.strip()}")
 
 
-async def _welcome(connection: GuestConnection, order: bytes) -> None:
+async def _welcome(connection: GuestConnection, order: bytes, *, has_python: bool) -> None:
     with anyio.move_on_after(_HELLO_TIMEOUT) as scope:
         connection.attach()
         connection.send(order)
         hello = connection.open("hello", {"version": frames.VERSION}, is_held=True)
-        await connection.open("warm", {}).result()
+        if has_python:
+            await connection.open("warm", {}).result()
         await hello.result()
     if scope.cancelled_caught:
         raise CreateFailed(f"the guest was not ready within {_HELLO_TIMEOUT:.0f} s")

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sandpool.backends.docker.interpreter import OWN, Interpreter
 from sandpool.errors import BackendUnavailable
 
 _HERE = Path(__file__).resolve().parent
@@ -46,6 +47,8 @@ class Prepared:
     """Why something could not be preloaded."""
     code: bytes
     """The guest's modules, marshalled; of use to this Python only, and never loaded by us."""
+    interpreter: Interpreter = OWN
+    """What compiled it, and so what runs it."""
 
 
 def _part(data: bytes) -> bytes:
@@ -76,7 +79,7 @@ def serve_order(prepared: Prepared, preload: Sequence[str], settings: Mapping[st
     return _boot() + _part(json.dumps(order).encode()) + _part(prepared.code)
 
 
-def read_prepared(output: bytes) -> Prepared:
+def read_prepared(output: bytes, interpreter: Interpreter) -> Prepared:
     """Return what a compiling container wrote; `BackendUnavailable` if it is not that."""
     answer, rest = _split(output)
     code, rest = _split(rest)
@@ -88,6 +91,7 @@ def read_prepared(output: bytes) -> Prepared:
             threads=int(found["threads"]),
             failure=None if found["failure"] is None else str(found["failure"]),
             code=code,
+            interpreter=interpreter,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise BackendUnavailable("the image's Python did not compile the guest") from error

@@ -8,11 +8,13 @@ import socket
 from collections.abc import Sequence
 
 import anyio
+import anyio.to_thread
 
 from sandpool.backends.base import BoxSpec, Limits
 from sandpool.backends.docker import bundle, container
 from sandpool.backends.docker.demultiplexer import Demultiplexer
 from sandpool.backends.docker.engine import Answer, Engine
+from sandpool.backends.docker.interpreter import OWN, Interpreter, lend
 from sandpool.backends.docker.keeper import remove_container
 from sandpool.backends.docker.owners import Owner
 from sandpool.errors import BackendUnavailable, CreateFailed, InvalidSpec
@@ -35,15 +37,34 @@ class Compiler:
         self._runtime = runtime
 
     async def compile(self, image: container.Image, preload: Sequence[str]) -> bundle.Prepared:
-        """Return what the image's Python made of the guest.
+        """Return what the image's Python made of the guest, or ours where it has none.
 
-        Raises `InvalidSpec` for an image without Python and for what cannot be preloaded.
+        Raises `InvalidSpec` for what cannot be preloaded.
         """
+        try:
+            return await self._compile(image, preload, OWN)
+        except _NoPythonError as error:
+            reason = f"image {image.name!r} has no python3 on its PATH"
+            if preload:
+                raise InvalidSpec(f"preload: {reason}, so there is nothing to import") from error
+            lent = await anyio.to_thread.run_sync(lend)
+            try:
+                return await self._compile(image, (), lent)
+            except (_NoPythonError, CreateFailed, BackendUnavailable) as failed:
+                raise BackendUnavailable(
+                    f"{reason}, and this machine's does not run in its container ({failed}); "
+                    "choose an image with Python 3.8 or later"
+                ) from failed
+
+    async def _compile(
+        self, image: container.Image, preload: Sequence[str], interpreter: Interpreter
+    ) -> bundle.Prepared:
         name = f"prepare-{secrets.token_hex(6)}"
         body = container.request(
             image,
             BoxSpec(image=image.name, limits=Limits(memory_mb=_MEMORY_MB)),
-            entrypoint=["python3", "-c", bundle.STUB],
+            interpreter=interpreter,
+            program=bundle.STUB,
             labels=self._owner.labels(name),
             runtime=self._runtime,
         )
@@ -56,7 +77,7 @@ class Compiler:
         finally:
             with anyio.CancelScope(shield=True):
                 await remove_container(self._engine, made)
-        prepared = bundle.read_prepared(output)
+        prepared = bundle.read_prepared(output, interpreter)
         _check(prepared, preload)
         return prepared
 
@@ -67,7 +88,7 @@ class Compiler:
                 "POST", f"/containers/{made}/start", timeout=_TIMEOUT
             )
             if not answer.is_ok:
-                raise _not_started(image.name, answer)
+                raise _not_started(answer)
             with anyio.move_on_after(_TIMEOUT):
                 return await _converse(sock, early, order)
         raise CreateFailed(f"image {image.name!r} did not answer within {_TIMEOUT:.0f} s")
@@ -90,12 +111,13 @@ async def _converse(sock: socket.socket, early: bytes, order: bytes) -> bytes:
     return output
 
 
-def _not_started(name: str, answer: Answer) -> InvalidSpec | CreateFailed:
+class _NoPythonError(Exception):
+    """There is no such program in the image."""
+
+
+def _not_started(answer: Answer) -> _NoPythonError | CreateFailed:
     if "executable file not found" in answer.message or "no such file" in answer.message:
-        return InvalidSpec(
-            f"image {name!r} has no python3 on its PATH, which a sandbox needs; "
-            "choose an image with Python 3.8 or later"
-        )
+        return _NoPythonError(answer.message)
     return CreateFailed(f"the Docker Engine did not start a container: {answer.message}")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandpool.backends.base import BoxSpec, ContainerSpec, Limits
+from sandpool.backends.docker.interpreter import Interpreter
 from sandpool.errors import InvalidSpec
 
 TENANT = 1000
@@ -74,8 +75,11 @@ def environment(image: Image, spec: BoxSpec) -> dict[str, str]:
     }
 
 
-def settings(image: Image, spec: BoxSpec, executable: str) -> dict[str, Any]:
-    """Return what the guest is told at its start; see `guest.settings`."""
+def settings(image: Image, spec: BoxSpec, executable: str | None) -> dict[str, Any]:
+    """Return what the guest is told at its start; see `guest.settings`.
+
+    Without an `executable` there is no Python for the tenant.
+    """
     return {
         "uid": None,
         "gid": None,
@@ -86,7 +90,7 @@ def settings(image: Image, spec: BoxSpec, executable: str) -> dict[str, Any]:
         "rlimits": _rlimits(spec.limits),
         "run_dir": RUN_DIR,
         "writable": _writable(image, spec),
-        "has_python": True,
+        "has_python": executable is not None,
         "executable": executable,
     }
 
@@ -107,18 +111,19 @@ def request(
     image: Image,
     spec: BoxSpec,
     *,
-    entrypoint: Sequence[str],
+    interpreter: Interpreter,
+    program: str,
     labels: Mapping[str, str],
     runtime: str | None,
 ) -> dict[str, Any]:
-    """Return the body of the request that makes a container."""
+    """Return the body of the request that makes a container; `program` is what it begins with."""
     asked = _asked(spec)
     user = 0 if asked.privileged else TENANT
     host: dict[str, Any] = {
         "NetworkMode": asked.network or "none",
         "ReadonlyRootfs": True,
-        "Tmpfs": tmpfs(image, spec),
-        "Mounts": _mounts(asked),
+        "Tmpfs": tmpfs(image, spec) | dict.fromkeys(interpreter.hidden, "ro,size=4k,mode=755"),
+        "Mounts": _mounts(asked) + _lent(interpreter),
         "ShmSize": min(_SHARED_MEMORY_MB, spec.limits.disk_mb) * _MIB,
         "IpcMode": "private",
         "CapDrop": ["ALL"],
@@ -144,13 +149,14 @@ def request(
     for name in spec.env:
         # A value that the caller chose may be a secret, and `docker inspect` shows this place.
         start.pop(name, None)
+    first = {**_ONE_THREAD, **start, **interpreter.env}
     return {
         "Image": image.id,
         "Hostname": "sandbox",
         "User": f"{user}:{user}",
         "WorkingDir": "/",
-        "Env": [f"{name}={value}" for name, value in {**_ONE_THREAD, **start}.items()],
-        "Entrypoint": list(entrypoint),
+        "Env": [f"{name}={value}" for name, value in first.items()],
+        "Entrypoint": [*interpreter.argv, "-c", program],
         "Cmd": [],
         "Labels": dict(labels),
         "Tty": False,
@@ -180,6 +186,13 @@ def _mounts(asked: ContainerSpec) -> list[dict[str, Any]]:
             "ReadOnly": not volume.is_writable,
         }
         for volume in asked.volumes
+    ]
+
+
+def _lent(interpreter: Interpreter) -> list[dict[str, Any]]:
+    return [
+        {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
+        for source, target in interpreter.files
     ]
 
 

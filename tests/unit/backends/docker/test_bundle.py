@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sandpool.backends.docker import bundle
+from sandpool.backends.docker.interpreter import OWN
 from sandpool.errors import BackendUnavailable
 
 ANSWER = {"python": "3.11.2", "executable": "/usr/bin/python3", "threads": 1, "failure": None}
@@ -34,7 +35,7 @@ def test_an_order_begins_with_how_to_read_it() -> None:
 
 
 def test_the_guest_is_sent_as_the_image_compiled_it() -> None:
-    prepared = bundle.read_prepared(part(json.dumps(ANSWER).encode()) + part(b"marshalled"))
+    prepared = bundle.read_prepared(part(json.dumps(ANSWER).encode()) + part(b"marshalled"), OWN)
     assert (prepared.python, prepared.code) == ("3.11.2", b"marshalled")
     _, order, code = parts(bundle.serve_order(prepared, ["json"], {"uid": None}))
     assert json.loads(order) == {"do": "serve", "preload": ["json"], "settings": {"uid": None}}
@@ -55,4 +56,4 @@ def test_the_guest_is_sent_as_the_image_compiled_it() -> None:
 )
 def test_an_image_that_answers_something_else_is_unusable(output: bytes) -> None:
     with pytest.raises(BackendUnavailable, match="the image's Python"):
-        bundle.read_prepared(output)
+        bundle.read_prepared(output, OWN)

@@ -9,6 +9,7 @@ import pytest
 
 from sandpool.backends.base import BoxSpec, ContainerSpec, Limits, PublishedPort, Volume
 from sandpool.backends.docker import container
+from sandpool.backends.docker.interpreter import OWN, Interpreter
 from sandpool.errors import InvalidSpec
 
 IMAGE = container.read_image(
@@ -22,9 +23,37 @@ IMAGE = container.read_image(
 SPEC = BoxSpec(image="python", env={"KEY": "secret"})
 
 
-def body(asked: ContainerSpec | None = None, runtime: str | None = None) -> dict[str, Any]:
+def body(
+    asked: ContainerSpec | None = None,
+    runtime: str | None = None,
+    interpreter: Interpreter = OWN,
+) -> dict[str, Any]:
     spec = replace(SPEC, container=asked)
-    return container.request(IMAGE, spec, entrypoint=["python3"], labels={}, runtime=runtime)
+    return container.request(
+        IMAGE, spec, interpreter=interpreter, program="go", labels={}, runtime=runtime
+    )
+
+
+def test_a_lent_interpreter_is_shown_and_cannot_be_written() -> None:
+    lent = Interpreter(
+        ("/loader", "/python"), (("/usr/bin/python3", "/python"),), ("/packages",), {"HOME_": "/p"}
+    )
+    made = body(interpreter=lent)
+    assert made["Entrypoint"] == ["/loader", "/python", "-c", "go"]
+    (mount,) = made["HostConfig"]["Mounts"]
+    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == (
+        "/usr/bin/python3",
+        "/python",
+        True,
+    )
+    assert made["HostConfig"]["Tmpfs"]["/packages"].startswith("ro")
+    assert "HOME_=/p" in made["Env"]
+    assert body()["HostConfig"]["Mounts"] == []
+
+
+def test_without_an_executable_there_is_no_python_for_the_tenant() -> None:
+    assert container.settings(IMAGE, SPEC, None)["has_python"] is False
+    assert container.settings(IMAGE, SPEC, "/usr/bin/python3")["has_python"] is True
 
 
 def test_an_image_without_any_configuration_is_one() -> None:
