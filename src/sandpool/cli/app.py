@@ -34,11 +34,25 @@ app.command()(service.claim)
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    as_json: Json = False,
+    reap: Annotated[
+        bool,
+        typer.Option(
+            help="Remove the containers, on the Docker Engine that DOCKER_HOST names, and the "
+            "half-made images that programs which are gone have left, and say no more."
+        ),
+    ] = False,
+) -> None:
     """Say what this host can do, what is missing, and the command that mends it."""
-    from sandpool.cli.doctor import show
+    from sandpool.cli.doctor import clear, show
 
-    raise typer.Exit(exits.OK if show(as_json=as_json) else exits.UNUSABLE)
+    if not reap:
+        raise typer.Exit(exits.OK if show(as_json=as_json) else exits.UNUSABLE)
+    try:
+        anyio.run(lambda: clear(as_json=as_json))
+    except SandpoolError as error:
+        exits.fail_call(error)
 
 
 @app.command()
@@ -74,11 +88,14 @@ def bench(
     cycles: Annotated[int, typer.Option(min=10, help="Leases in the throughput run.")] = 600,
     callers: Annotated[int, typer.Option(min=1, max=256, help="Callers at one time.")] = 8,
     suite: Annotated[
-        Literal["pool", "server", "all"],
-        typer.Option(help="Pools in this process, a server of its own, or both."),
+        Literal["pool", "server", "docker", "all"],
+        typer.Option(
+            help="Pools in this process, a server of its own, or both; or containers, which need "
+            "a Docker Engine, in comparison with ms-enclave's."
+        ),
     ] = "all",
 ) -> None:
-    """Measure what pools and a server cost, against baselines measured in the same run."""
+    """Measure what pools cost, against baselines measured in the same run."""
     from sandpool.cli.bench import show
 
     try:

@@ -59,18 +59,20 @@ _FORKER = textwrap.dedent(
 first output took."""
 
 
-Suite = Literal["pool", "server", "all"]
-"""What is measured: pools in this process, a server, or both."""
+Suite = Literal["pool", "server", "docker", "all"]
+"""What is measured: pools in this process, a server, both of these; or containers."""
 
 
 async def show(*, suite: Suite, samples: int, cycles: int, callers: int, as_json: bool) -> None:
     """Measure and print; raises what a host that cannot run it makes the backend raise."""
     console = Console(stderr=as_json)
     results: list[Result] = []
-    if suite != "server":
+    if suite in ("pool", "all"):
         results += await _measure_pools(console, samples, cycles, callers)
-    if suite != "pool":
+    if suite in ("server", "all"):
         results += await _measure_server(console, samples, cycles)
+    if suite == "docker":
+        results += await anyio.to_thread.run_sync(lambda: _measure_containers(console, samples))
     report = {
         "host": _describe_host(),
         "results": [asdict(result) for result in results],
@@ -81,6 +83,12 @@ async def show(*, suite: Suite, samples: int, cycles: int, callers: int, as_json
         console.print(table(results))
         for name, fact in _describe_host().items():
             console.print(f"  {name}: {fact}")
+
+
+def _measure_containers(console: Console, samples: int) -> list[Result]:
+    from sandpool.cli.bench_docker import measure
+
+    return measure(console, samples=samples)
 
 
 async def _measure_server(console: Console, samples: int, cycles: int) -> list[Result]:

@@ -1,4 +1,4 @@
-"""`sandpool doctor`: what this host can do for native sandboxes."""
+"""`sandpool doctor`: what this host can do for native sandboxes, and what others left on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 
 import typer
 
+from sandpool import config
+from sandpool.backends.docker import reap
 from sandpool.backends.native import doctor
+from sandpool.cli.output import print_json
+from sandpool.images import ImageStore
 
 
 def show(*, as_json: bool) -> bool:
@@ -35,3 +39,18 @@ def show(*, as_json: bool) -> bool:
     for remedy in report.remedies:
         typer.echo(f"  remedy: {remedy}")
     return report.ok
+
+
+async def clear(*, as_json: bool) -> None:
+    """Remove what programs that are gone have left, and nothing of a living one's.
+
+    Raises `BackendUnavailable` where no Docker Engine answers.
+    """
+    store = ImageStore(config.image_store())
+    if store.path.exists():
+        store.collect()
+    removed = await reap()
+    if as_json:
+        print_json({"containers": removed})
+    else:
+        typer.echo(f"removed {len(removed)} containers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from sandpool import LocalSandboxManager, PoolSpec
 from sandpool.backends.base import RunOptions
+from sandpool.backends.box import GuestBox
 from sandpool.backends.docker import DockerBackend
 from sandpool.errors import (
     AcquireTimeout,
@@ -56,6 +58,10 @@ class OwnEngine:
             assert select.select([handle], [], [], 60)[0], "dockerd does not end"
         finally:
             os.close(handle)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the daemon a signal that it lives through."""
+        os.kill(int((self.directory / "pid").read_text()), number)
 
     def launch(self) -> None:
         self._script("launch")
@@ -127,3 +133,74 @@ async def is_served(manager: LocalSandboxManager) -> bool:
             return (await sandbox.run_code("print(2)")).stdout == "2\n"
     except (PoolDegraded, SandboxDied, AcquireTimeout):
         return False
+
+
+async def test_an_engine_that_is_slow_is_waited_for(engine: OwnEngine) -> None:
+    backend = DockerBackend(address=engine.address)
+    await backend.prepare(SPEC)
+    made: list[GuestBox] = []
+
+    async def make() -> None:
+        made.append(await backend.create(SPEC, box_id="slow"))
+
+    engine.send(signal.SIGSTOP)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(make)
+            await anyio.wait_all_tasks_blocked()
+            assert made == []
+            engine.send(signal.SIGCONT)
+    finally:
+        engine.send(signal.SIGCONT)
+    assert (await made[0].run_code("print(1)", RunOptions())).stdout == "1\n"
+    await backend.aclose()
+    assert engine.containers() == set()
+
+
+async def test_an_engine_that_does_not_answer_is_said_to(engine: OwnEngine) -> None:
+    engine.send(signal.SIGSTOP)
+    try:
+        backend = DockerBackend(address=engine.address)
+        with pytest.raises(BackendUnavailable, match=r"did not answer GET /version in time"):
+            await backend.prepare(SPEC)
+    finally:
+        engine.send(signal.SIGCONT)
+    await backend.aclose()
+
+
+@pytest.fixture
+def small_engine() -> Iterator[OwnEngine]:
+    """An engine whose disk has room for the image and little more."""
+    directory = Path(tempfile.mkdtemp(prefix="sandpool-"))
+    options = ["-t", "tmpfs", "-o", "size=700m", "tmpfs", str(directory)]
+    subprocess.run(["mount", *options], check=True)
+    try:
+        engine = OwnEngine(directory / "engine")
+        try:
+            yield engine
+        finally:
+            engine.close()
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+        directory.rmdir()
+
+
+async def test_a_pool_whose_engine_has_no_disk_left_says_so_and_heals(
+    small_engine: OwnEngine,
+) -> None:
+    backends = {"docker": lambda: DockerBackend(address=small_engine.address)}
+    filler = small_engine.directory.parent / "filler"
+    async with LocalSandboxManager(backends=backends) as manager:
+        spec = PoolSpec(name="boxes", backend="docker", image=SPEC.image, warm=0, create_retries=0)
+        await manager.create_pool(spec)
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 20))
+        with pytest.raises(PoolDegraded, match="no space left on device"):
+            async with manager.lease("boxes", timeout=60):
+                pass
+        filler.unlink()
+        with anyio.fail_after(60):
+            while not await is_served(manager):
+                pass
+    assert small_engine.containers() == set()
