@@ -1,7 +1,7 @@
-"""The guide's program on a pool of sandboxes, with only its imports and its sandbox type changed.
+"""The guide's program on a pool of sandboxes, with only its imports changed.
 
-There are no images of a registry here, and none is put in its place silently: whoever runs the
-program says, in its environment, what stands for the one that it names.
+In containers it runs as it is.  Natively its sandbox type is another, and nothing is put in the
+place of the image that it names silently: whoever runs it says, in its environment, what is.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import subprocess
 import sys
 
 import pytest
-
-pytestmark = pytest.mark.namespaces
 
 PROGRAM = """
 import asyncio
@@ -48,6 +46,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.namespaces
 def test_the_guides_program_runs() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -62,3 +61,20 @@ def test_the_guides_program_runs() -> None:
     assert said == "from pool"
     found = ast.literal_eval(stats)
     assert found["pool_target"] == 2
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(60)
+def test_the_guides_program_runs_in_containers_as_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("SandboxType.NATIVE", "SandboxType.DOCKER")],
+        env={name: value for name, value in os.environ.items() if name != "SANDPOOL_IMAGES"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said, stats = done.stdout.splitlines()
+    assert said == "from pool"
+    assert ast.literal_eval(stats)["pool_target"] == 2

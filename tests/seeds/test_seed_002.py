@@ -1,7 +1,7 @@
-"""The guide's program on one sandbox by its id, with only its imports and its sandbox type changed.
+"""The guide's program on one sandbox by its id, with only its imports changed.
 
-There are no images of a registry here, and none is put in its place silently: whoever runs the
-program says, in its environment, what stands for the one that it names.
+In containers it runs as it is.  Natively its sandbox type is another, and nothing is put in the
+place of the image that it names silently: whoever runs it says, in its environment, what is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import subprocess
 import sys
 
 import pytest
-
-pytestmark = pytest.mark.namespaces
 
 PROGRAM = """
 import asyncio
@@ -47,6 +45,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.namespaces
 def test_the_guides_program_runs() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -61,3 +60,18 @@ def test_the_guides_program_runs() -> None:
     assert name.removeprefix("Sandbox: ")
     assert said == "42"
     assert count == "Active: 1"
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(60)
+def test_the_guides_program_runs_in_containers_as_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("SandboxType.NATIVE", "SandboxType.DOCKER")],
+        env={name: value for name, value in os.environ.items() if name != "SANDPOOL_IMAGES"},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == ["42", "Active: 1"]

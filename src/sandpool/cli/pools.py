@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sandpool.cli import exits
+from sandpool.cli.filling import shown
 from sandpool.cli.output import format_table, milliseconds, print_json, print_table, printable
 from sandpool.errors import InvalidSpec
 from sandpool.manager.recipe import invalid
@@ -56,10 +57,15 @@ async def show(manager: SandboxService, name: str, *, as_json: bool) -> int:
 
 async def create(manager: SandboxService, fields: Mapping[str, Any], *, wait: bool) -> int:
     """Make a pool from the fields that are given, and with `wait` fill it."""
-    info = await manager.create_pool(_spec(fields))
-    if wait:
-        await manager.wait_pool_warm(info.name)
-    print(info.name)
+    spec = _spec(fields)
+
+    async def make() -> None:
+        await manager.create_pool(spec)
+        if wait:
+            await manager.wait_pool_warm(spec.name)
+
+    await shown(manager, spec, make)
+    print(spec.name)
     return exits.OK
 
 

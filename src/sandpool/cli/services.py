@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from sandpool.cli import exits
+from sandpool.cli.filling import shown
 from sandpool.cli.output import print_json, print_table, printable
 from sandpool.client import HttpSandboxManager
 from sandpool.definitions import read_definitions
@@ -21,11 +21,8 @@ async def deploy_file(
     manager: HttpSandboxManager, path: Path, *, timeout: float | None, as_json: bool
 ) -> int:
     """Have every pool of a file as it is defined there, and full."""
-    notes = Console(stderr=True)
-    specs = read_definitions(path)
-    for spec in specs:
-        with notes.status(f"filling pool {spec.name}"):
-            info = await deploy(manager, spec, timeout=timeout)
+    for spec in read_definitions(path):
+        info = await shown(manager, spec, partial(deploy, manager, spec, timeout=timeout))
         if as_json:
             print_json(info.model_dump(mode="json"))
         else:

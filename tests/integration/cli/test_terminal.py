@@ -1,4 +1,4 @@
-"""`sandpool sandbox shell`: a terminal here, and a real one in a real sandbox."""
+"""What is different on a terminal: `sandpool sandbox shell`, and the bar of a pool that fills."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def url() -> Iterator[str]:
 
 
 class Terminal:
-    """A terminal with `sandpool sandbox shell` on it."""
+    """A terminal with a command of sandpool's on it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *words: str) -> None:
         self.master, slave = pty.openpty()
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         termios.tcsetwinsize(self.master, (31, 97))
         self.program = subprocess.Popen(
-            [sys.executable, "-m", "sandpool", "sandbox", "shell", "mine"],
+            [sys.executable, "-m", "sandpool", *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -74,7 +74,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(url: str) -> Iterator[Terminal]:
-    found = Terminal(url)
+    found = Terminal(url, "sandbox", "shell", "mine")
     yield found
     found.close()
 
@@ -109,3 +109,23 @@ def test_the_terminal_tells_its_new_size(terminal: Terminal) -> None:
     while b"size: 20 40" not in terminal.seen:
         terminal.type("\r")
         terminal.seen += os.read(terminal.master, 4096)
+
+
+def test_a_pool_that_fills_is_shown_with_what_it_waits_for(url: str) -> None:
+    terminal = Terminal(url, "pool", "create", "full", "--warm", "2", "--wait")
+    try:
+        terminal.until("pool full: preparing host")
+        terminal.until("full\r\n")
+        assert terminal.program.wait(15) == 0
+    finally:
+        terminal.close()
+
+
+def test_a_pool_that_cannot_be_filled_is_refused_in_one_sentence(url: str) -> None:
+    terminal = Terminal(url, "pool", "create", "bad", "--image", "/no/such[/]root", "--wait")
+    try:
+        terminal.until("sandpool: image '/no/such[/]root' is not a directory")
+        assert terminal.program.wait(15) == 1
+        assert b"Traceback" not in terminal.seen
+    finally:
+        terminal.close()
