@@ -81,7 +81,7 @@ class BoxSpec:
     """What to make.  Two equal specs may share a template."""
 
     image: str = "host"
-    """`host` or the absolute path of a root directory; for containers, an image's reference."""
+    """`host`, the absolute path of a root directory, or an image's name."""
     preload: tuple[str, ...] = ()
     """Modules that the template imports, so that every sandbox starts with them imported."""
     env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)

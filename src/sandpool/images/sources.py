@@ -104,7 +104,7 @@ def _from_directory(path: Path, scratch: Path) -> Candidate:
         raise ImageRefused(f"{path} has neither usr nor bin, so it is no root directory")
     packed = scratch / "root.tar"
     with tarfile.open(packed, "w", format=tarfile.PAX_FORMAT) as writer:
-        writer.add(path, ".", filter=_keep)
+        writer.add(path.resolve(), ".", filter=_keep)
     return _from_root(packed, str(path))
 
 
@@ -297,22 +297,20 @@ def _from_layout(files: _Files, origin: str, wanted: Platform) -> Candidate:
 
 def _choose_from_layout(index: Index, wanted: Platform) -> tuple[Descriptor, tuple[str, ...]]:
     """Return the one image of a layout, or the one for our platform, and its names."""
-    names = {
-        name
-        for each in index.manifests
-        for key, name in (each.annotations or {}).items()
-        if key in (_FULL_NAME, _REF_NAME)
-    }
-    full = {
-        name
-        for each in index.manifests
-        if (name := (each.annotations or {}).get(_FULL_NAME)) is not None
-    }
+    names = {name for each in index.manifests if (name := _name_of(each)) is not None}
     if len(index.manifests) == 1:
-        return index.manifests[0], tuple(sorted(full or names))
-    if len(full) > 1 or len({each.digest for each in index.manifests if not each.platform}) > 1:
+        return index.manifests[0], tuple(sorted(names))
+    without = {each.digest for each in index.manifests if each.platform is None}
+    if len(names) > 1 or len(without) > 1:
         raise ImageRefused("the layout has several images; make one of the one that you want")
-    return manifest.choose(index, wanted), tuple(sorted(full or names))
+    return manifest.choose(index, wanted), tuple(sorted(names))
+
+
+def _name_of(described: Descriptor) -> str | None:
+    """Return what an image is called; tools that write no more than its tag say nothing by that."""
+    notes = described.annotations or {}
+    name = notes.get(_FULL_NAME, notes.get(_REF_NAME, ""))
+    return name if "/" in name or ":" in name else None
 
 
 def described(

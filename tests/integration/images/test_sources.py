@@ -37,9 +37,10 @@ def check(store: ImageStore, image: StoredImage) -> None:
 
 
 def test_a_layout_and_its_archives(store: ImageStore, tmp_path: Path) -> None:
-    directory = layout(tmp_path / "oci", [BASE, ABOVE], name="v1", config={"Env": ["A=1"]})
+    directory = layout(tmp_path / "oci", [BASE, ABOVE], name="team/app:1", config={"Env": ["A=1"]})
     found = sources.find(directory, tmp_path, AMD64)
-    assert found.names == ("v1",)
+    assert found.names == ("team/app:1",)
+    assert sources.find(layout(tmp_path / "tag", [BASE], name="1"), tmp_path, AMD64).names == ()
     digests: set[str] = set()
     for path in (
         directory,
@@ -99,11 +100,18 @@ def test_a_root_as_a_directory_and_as_a_tar(store: ImageStore, tmp_path: Path) -
     os.link(root / "bin/sh", root / "bin/sh2")
     (root / "etc").mkdir()
     (root / "etc/l").symlink_to("../bin/sh")
+    (root / os.fsdecode(b"not \xff unicode")).write_text("")
+    (root / ("long " * 40)).mkdir()
     (root / "dev").mkdir()
     os.mkfifo(root / "dev/pipe")  # stands for nothing in an image, and is left out
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "dev/log"))
-        check(store, add(store, root))
+        (tmp_path / "link").symlink_to(root)
+        image = add(store, tmp_path / "link")
+    check(store, image)
+    hold = store.hold(image)
+    assert b"not \xff unicode" in os.listdir(os.fsencode(hold.root))
+    hold.close()
     for name, data in (("r.tar", BASE), ("r.tar.gz", gzip.compress(BASE))):
         (tmp_path / name).write_bytes(data)
         image = add(store, tmp_path / name)

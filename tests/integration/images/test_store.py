@@ -192,6 +192,20 @@ def test_a_source_that_breaks_off_leaves_nothing(store: ImageStore) -> None:
     assert content(store) == {"tmp": []}
 
 
+@pytest.mark.root
+def test_a_disk_that_is_full_leaves_room_for_others(tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
+    try:
+        store = ImageStore(place / "store")
+        with pytest.raises(ImageNotStored, match="No space left"):
+            store.add("big", candidate(tar(("f", FILE, "x" * 2_000_000))))
+        assert store.add("app", candidate(BASE)).name == "app:latest"
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 @pytest.mark.parametrize("name", ["", "A", "../x", "app@sha256:" + "0" * 64])
 def test_a_name_that_cannot_be_is_refused(store: ImageStore, name: str) -> None:
     with pytest.raises(InvalidSpec):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -267,6 +268,36 @@ def test_what_no_image_may_bring_is_refused(root: Path, members: list[Member]) -
         return
     with pytest.raises((ImageRefused, InvalidSpec)):
         unpack(root, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=6), st.booleans())
+def test_bytes_that_are_changed_at_random_do_no_harm(
+    changes: list[tuple[int, int]], mends: bool
+) -> None:
+    data = bytearray(
+        tar(("d", DIR, ""), ("d/f", FILE, "f"), ("d/l", LINK, "../x"), ("h", HARD, "d/f"))
+    )
+    for place, value in changes:
+        data[place % len(data)] = value
+    if mends:
+        mend(data)
+    with tempfile.TemporaryDirectory() as place_:
+        root = Path(place_, "root")
+        root.mkdir()
+        with contextlib.suppress(ImageRefused, InvalidSpec):
+            unpack(root, bytes(data))
+        assert os.listdir(place_) == ["root"]
+
+
+def mend(data: bytearray) -> None:
+    """Make the checksums of all blocks that could be headers right again."""
+    for at in range(0, len(data) - 511, 512):
+        block = data[at : at + 512]
+        if any(block):
+            total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+            data[at + 148 : at + 156] = b"%06o\0 " % total
 
 
 def test_a_name_with_a_line_break_is_a_name(root: Path) -> None:
