@@ -21,7 +21,7 @@ from sandpool.manager.recipe import invalid
 from sandpool.models import PoolInfo, PoolSpec, Quantiles
 from sandpool.service import SandboxService
 
-_COLUMNS = ("pool", "state", "image", "ready", "warm", "leased", "max", "waiting")
+_COLUMNS = ("pool", "state", "image", "backend", "ready", "warm", "leased", "max", "waiting")
 _TOP = (
     *("pool", "state", "ready", "coming", "leased", "waiting", "hits"),
     *("wait p50", "wait p99", "made p50", "made p99", "failures"),
@@ -128,7 +128,7 @@ def _view(pools: list[PoolInfo]) -> str:
 def _row(info: PoolInfo) -> tuple[object, ...]:
     spec = info.spec
     counts = (info.ready, spec.warm, info.leased, spec.max, info.waiting)
-    return (info.name, info.state, spec.image, *counts)
+    return (info.name, info.state, spec.image, info.backend, *counts)
 
 
 def _top_row(info: PoolInfo) -> tuple[object, ...]:

@@ -84,9 +84,10 @@ def web(tmp_path: Path) -> str:
 
 def test_a_pool_is_made_shown_changed_and_deleted(sandpool: Caller) -> None:
     made = ("pool", "create", "rl", "--warm", "2", "--max", "4", "--env", "A=1", "--wait")
+    made += ("--backend", "auto")
     assert sandpool.says(*made) == "rl\n"
     assert sandpool.says("pool", "list").splitlines()[1].split() == [
-        *("rl", "open", "host", "2", "2", "0", "4", "0")
+        *("rl", "open", "host", "native", "2", "2", "0", "4", "0")
     ]
     assert sandpool.says("pool", "update", "rl", "--warm", "3") == "rl\n"
     shown = sandpool.says("pool", "show", "rl")

@@ -135,7 +135,10 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_registry_is_spoken_to_over_https_and_has_to_prove_who_it_is(
-    store: ImageStore, tmp_path: Path, certificate: tuple[Path, Path]
+    store: ImageStore,
+    tmp_path: Path,
+    certificate: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trusted = ssl.create_default_context(cafile=str(certificate[0]))
     with registries.running(tmp_path, tls=certificate) as address:
@@ -144,6 +147,8 @@ def test_a_registry_is_spoken_to_over_https_and_has_to_prove_who_it_is(
         with pytest.raises(ImageNotStored, match="certificate"):
             pull(store, f"{address}/app:1")
         check(store, pull(store, f"{address}/app:1", verify=trusted))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+        check(store, pull(store, f"{address}/app:1"))
 
 
 # Registries that do what no good one does.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,10 @@ app = typer.Typer(help="A server's pools.", no_args_is_help=True)
 
 _Name = Annotated[str, typer.Argument(metavar="POOL", show_default=False)]
 _Image = Annotated[str | None, typer.Option(help="`host`, an image's name, or a root directory.")]
+_Backend = Annotated[
+    Literal["native", "docker", "auto"] | None,
+    typer.Option(help="What makes them; auto: native where the image is there, else Docker."),
+]
 _Warm = Annotated[int | None, typer.Option(min=0, help="Sandboxes that are kept ready.")]
 _Max = Annotated[int | None, typer.Option("--max", min=1, help="The most there are at one time.")]
 _Cpus = Annotated[float | None, typer.Option(min=0.01, help="Processors of each.")]
@@ -53,6 +57,7 @@ def create_pool(
     name: _Name,
     *,
     image: _Image = None,
+    backend: _Backend = None,
     warm: _Warm = None,
     max_: _Max = None,
     cpus: _Cpus = None,
@@ -73,6 +78,7 @@ def create_pool(
     fields = _given(
         name=name,
         image=image,
+        backend=backend,
         warm=warm,
         max=max_,
         cpus=cpus,
@@ -92,6 +98,7 @@ def update_pool(
     name: _Name,
     *,
     image: _Image = None,
+    backend: _Backend = None,
     warm: _Warm = None,
     max_: _Max = None,
     cpus: _Cpus = None,
@@ -109,6 +116,7 @@ def update_pool(
 
     changes = _given(
         image=image,
+        backend=backend,
         warm=warm,
         max=max_,
         cpus=cpus,
