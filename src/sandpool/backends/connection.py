@@ -250,7 +250,7 @@ class GuestConnection:
         keep_from_forks(sock)
         self._sock = sock
         self._fd = sock.fileno()
-        """For the loop's selector, which describes a socket at length each time it looks for one."""
+        """For the loop's selector, which describes a socket at length whenever it looks for it."""
         self._on_lost = on_lost
         self._unwrap = unwrap
         self._on_end = on_end

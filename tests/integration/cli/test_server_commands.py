@@ -83,8 +83,8 @@ def web(tmp_path: Path) -> str:
 
 
 def test_a_pool_is_made_shown_changed_and_deleted(sandpool: Caller) -> None:
-    made = ("pool", "create", "rl", "--warm", "2", "--max", "4", "--env", "A=1", "--wait")
-    made += ("--backend", "auto")
+    made = [*("pool", "create", "rl", "--warm", "2", "--max", "4", "--env", "A=1", "--wait")]
+    made += ["--backend", "auto"]
     assert sandpool.says(*made) == "rl\n"
     assert sandpool.says("pool", "list").splitlines()[1].split() == [
         *("rl", "open", "host", "native", "2", "2", "0", "4", "0")
