@@ -7,11 +7,15 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import settings
 
+from sandpool.backends.native import NativeBackend
 from sandpool.config import IMAGE_STORE
+from sandpool.manager.backends import BackendFactory
 from tests import capabilities
+from tests.tenancy import Tenancy
 
 # Deadlines would measure the machine's other work, not ours.
 settings.register_profile("default", deadline=None)
@@ -53,6 +57,20 @@ def anyio_backend(request: pytest.FixtureRequest) -> Loop:
     """Choose the event loop for anyio's pytest plugin."""
     loop: Loop = getattr(request, "param", ASYNCIO)
     return loop
+
+
+@pytest.fixture(scope="session")
+def templates() -> Iterator[NativeBackend]:
+    """One backend for the whole run, whose templates outlive the loops that they are used on."""
+    backend = NativeBackend()
+    yield backend
+    anyio.run(backend.aclose)
+
+
+@pytest.fixture
+def native_backend(templates: NativeBackend) -> BackendFactory:
+    """Make backends of real sandboxes, whose templates run already."""
+    return lambda: Tenancy(templates)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sandpool.backends.base import Backend
 from sandpool.backends.docker import DockerBackend
 from sandpool.client import HttpSandboxManager
-from sandpool.manager.backends import default_backend
+from sandpool.manager.backends import BackendFactory
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.server import ServerSettings, serving
 from sandpool.service import SandboxService
@@ -36,26 +36,28 @@ def _docker_backend() -> Backend:
     return DockerBackend(images=IN_CONTAINERS)
 
 
-_MAKERS = {"fake": FakeBackend, "native": default_backend, "docker": _docker_backend}
-
-
 @pytest.fixture(params=[*FAKES, *PROCESSES])
-async def service(request: pytest.FixtureRequest) -> AsyncIterator[SandboxService]:
+async def service(
+    request: pytest.FixtureRequest, native_backend: BackendFactory
+) -> AsyncIterator[SandboxService]:
     """A started manager; whatever a test leaves behind is gone after it."""
-    async with _started(request.param) as started:
+    async with _started(request.param, native_backend) as started:
         yield started
 
 
 @pytest.fixture(params=PROCESSES)
-async def process_service(request: pytest.FixtureRequest) -> AsyncIterator[SandboxService]:
+async def process_service(
+    request: pytest.FixtureRequest, native_backend: BackendFactory
+) -> AsyncIterator[SandboxService]:
     """The same, of sandboxes that are processes."""
-    async with _started(request.param) as started:
+    async with _started(request.param, native_backend) as started:
         yield started
 
 
 @asynccontextmanager
-async def _started(kind: str) -> AsyncGenerator[SandboxService]:
-    make = _MAKERS[kind.removeprefix("remote-")]
+async def _started(kind: str, native_backend: BackendFactory) -> AsyncGenerator[SandboxService]:
+    makers = {"fake": FakeBackend, "native": native_backend, "docker": _docker_backend}
+    make = makers[kind.removeprefix("remote-")]
     if not kind.startswith("remote"):
         async with LocalSandboxManager(backends={"native": make}) as manager:
             yield manager

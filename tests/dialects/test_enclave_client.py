@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from sandpool.manager.backends import default_backend
+from sandpool.manager.backends import BackendFactory
 from sandpool.server import KeySettings, ServerSettings, serving
 from sandpool.server.keys import fingerprint
 from tests import capabilities
@@ -214,8 +214,10 @@ async def test_mistakes_raise_what_that_client_raises_for_them(url: str) -> None
     assert told[9:] == [["ValueError", "Sandbox pool is empty, call initialize_pool first"], [1]]
 
 
-async def test_a_container_is_made_only_where_the_operator_says_what_stands_for_it() -> None:
-    native = {"native": default_backend}
+async def test_a_container_is_made_only_where_the_operator_says_what_stands_for_it(
+    native_backend: BackendFactory,
+) -> None:
+    native = {"native": native_backend}
     async with serving(ServerSettings(port=0, images=IMAGES), backends=native) as base:
         told = await run(
             f"{base}/enclave",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_TEMPLATES = re.compile(r"/tmp(/(old|new)(/.*)?)?|.*sandpool.*")
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Census:
 
     descendants: frozenset[int]
     descriptors: int
-    mounts: int
+    mounts: tuple[str, ...]
     cgroups: frozenset[str]
 
 
@@ -46,9 +48,16 @@ def take() -> Census:
     return Census(
         descendants=descendants(os.getpid()),
         descriptors=len(os.listdir("/proc/self/fd")),
-        mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        mounts=_mounts(),
         cgroups=_cgroups(),
     )
+
+
+def _mounts() -> tuple[str, ...]:
+    """Return the places, in this namespace, where a template mounts; others run containers here."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    places = sorted(line.split()[4] for line in lines)
+    return tuple(place for place in places if _TEMPLATES.fullmatch(place))
 
 
 def _cgroups() -> frozenset[str]:

@@ -226,4 +226,4 @@ def census_of_two() -> Counts | None:
     spares = [pid for guest in alive for pid in census.descendants(guest)]
     if len(alive) != 2 or len(spares) != 2:
         return None
-    return len(found.descendants), found.descriptors, found.mounts, len(found.cgroups)
+    return len(found.descendants), found.descriptors, len(found.mounts), len(found.cgroups)

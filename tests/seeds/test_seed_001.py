@@ -10,7 +10,7 @@ import pytest
 
 from sandpool import SandboxClient
 from sandpool.errors import PoolInUse, PoolNotFound
-from sandpool.manager.backends import default_backend
+from sandpool.manager.backends import BackendFactory
 from sandpool.testing import FakeBackend
 
 KINDS = [
@@ -20,8 +20,10 @@ KINDS = [
 
 
 @pytest.fixture(params=KINDS)
-def client(request: pytest.FixtureRequest) -> Iterator[SandboxClient]:
-    make = FakeBackend if request.param == "fake" else default_backend
+def client(
+    request: pytest.FixtureRequest, native_backend: BackendFactory
+) -> Iterator[SandboxClient]:
+    make = FakeBackend if request.param == "fake" else native_backend
     with SandboxClient(backends={"native": make}) as client:
         yield client
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from sandpool.backends.base import Backend
 from sandpool.cli import exits
 from sandpool.cli.app import app
-from sandpool.manager.backends import default_backend
+from sandpool.manager.backends import BackendFactory
 from sandpool.server import KeySettings, ServerSettings, serving
 from sandpool.server.keys import fingerprint
 from sandpool.testing import FakeBackend
@@ -341,8 +341,10 @@ def test_images_are_listed(sandpool: Caller) -> None:
 
 @pytest.mark.namespaces
 @pytest.mark.slow
-def test_m21_the_demo_goes_through_its_steps_at_a_server_and_leaves_nothing() -> None:
-    with serve(default_backend) as sandpool:
+def test_m21_the_demo_goes_through_its_steps_at_a_server_and_leaves_nothing(
+    native_backend: BackendFactory,
+) -> None:
+    with serve(native_backend) as sandpool:
         report = sandpool.reads("demo", "--json", "--url", sandpool.environ["SANDPOOL_URL"])
         assert [step["name"].split()[0] for step in report["service"]] == [
             *("deploy", "check", "claim", "GET", "check", "claim", "GET", "check")

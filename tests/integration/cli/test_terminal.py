@@ -14,7 +14,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from sandpool.client import HttpSandboxManager
-from sandpool.manager.backends import default_backend
+from sandpool.manager.backends import BackendFactory
 from sandpool.models import SandboxType
 from sandpool.server import ServerSettings, serving
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.namespaces, pytest.mark.slow]
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
+def url(native_backend: BackendFactory) -> Iterator[str]:
     async def make(url: str) -> None:
         async with HttpSandboxManager(base_url=url) as manager:
             await manager.create_sandbox(SandboxType.NATIVE, None, "mine")
@@ -31,7 +31,7 @@ def url() -> Iterator[str]:
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(
-            serving(ServerSettings(port=0), backends={"native": default_backend})
+            serving(ServerSettings(port=0), backends={"native": native_backend})
         ) as url,
     ):
         portal.call(make, url)

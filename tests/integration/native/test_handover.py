@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandpool.backends.base import Box, BoxSpec, Limits, RunOptions
-from sandpool.backends.native import NativeBackend
+from sandpool.backends.base import Backend, Box, BoxSpec, Limits, RunOptions
 from sandpool.backends.native.cgroups import find
 from sandpool.errors import InvalidSpec, SandboxDied, Unsupported
 
@@ -41,7 +40,7 @@ def _needs(controller: str) -> None:
         pytest.skip(f"this host lets us make no cgroup with {controller}")
 
 
-async def _begun(backend: NativeBackend) -> Box:
+async def _begun(backend: Backend) -> Box:
     return await backend.create(BoxSpec(limits=BEGUN), box_id="begun")
 
 
@@ -51,7 +50,7 @@ async def _printed(box: Box, code: str) -> int:
     return int(result.stdout)
 
 
-async def test_a_lowered_memory_limit_holds(backend: NativeBackend) -> None:
+async def test_a_lowered_memory_limit_holds(backend: Backend) -> None:
     _needs("memory")
     box = await _begun(backend)
     assert await _printed(box, HOARD.format(128)) == 128
@@ -64,7 +63,7 @@ async def test_a_lowered_memory_limit_holds(backend: NativeBackend) -> None:
         assert result.oom_killed
 
 
-async def test_a_raised_memory_limit_gives_room(backend: NativeBackend) -> None:
+async def test_a_raised_memory_limit_gives_room(backend: Backend) -> None:
     _needs("memory")
     box = await _begun(backend)
     await box.set_limits(Limits(memory_mb=700, pids=32, disk_mb=16))
@@ -72,7 +71,7 @@ async def test_a_raised_memory_limit_gives_room(backend: NativeBackend) -> None:
 
 
 async def test_a_slot_has_the_next_sandboxs_limits_and_not_the_last_tenants(
-    backend: NativeBackend,
+    backend: Backend,
 ) -> None:
     _needs("memory")
     box = await _begun(backend)
@@ -83,7 +82,7 @@ async def test_a_slot_has_the_next_sandboxs_limits_and_not_the_last_tenants(
 
 
 async def test_less_memory_than_is_used_is_refused_and_the_old_limit_holds(
-    backend: NativeBackend,
+    backend: Backend,
 ) -> None:
     _needs("memory")
     box = await _begun(backend)
@@ -101,7 +100,7 @@ async def test_less_memory_than_is_used_is_refused_and_the_old_limit_holds(
 
 @pytest.mark.parametrize("pids", [12, 64])
 async def test_the_number_of_processes_can_be_lowered_and_raised(
-    backend: NativeBackend, pids: int
+    backend: Backend, pids: int
 ) -> None:
     _needs("pids")
     box = await _begun(backend)
@@ -110,20 +109,20 @@ async def test_the_number_of_processes_can_be_lowered_and_raised(
     assert pids - 6 < made < pids
 
 
-async def test_the_disk_can_be_lowered(backend: NativeBackend) -> None:
+async def test_the_disk_can_be_lowered(backend: Backend) -> None:
     box = await _begun(backend)
     await box.set_limits(Limits(memory_mb=256, pids=32, disk_mb=4))
     assert await _printed(box, FILL) <= 4
 
 
-async def test_the_disk_can_be_raised_where_rlimits_do_not_hold_it(backend: NativeBackend) -> None:
+async def test_the_disk_can_be_raised_where_rlimits_do_not_hold_it(backend: Backend) -> None:
     _needs("memory")
     box = await _begun(backend)
     await box.set_limits(Limits(memory_mb=256, pids=32, disk_mb=40))
     assert 36 <= await _printed(box, FILL) <= 40
 
 
-async def test_less_disk_than_is_used_is_refused(backend: NativeBackend) -> None:
+async def test_less_disk_than_is_used_is_refused(backend: Backend) -> None:
     box = await _begun(backend)
     await box.write_file("/tmp/f", bytes(8 << 20))
     with pytest.raises(InvalidSpec, match="disk_mb"):
@@ -141,7 +140,7 @@ async def test_less_disk_than_is_used_is_refused(backend: NativeBackend) -> None
     ],
 )
 async def test_what_only_rlimits_hold_is_refused_instead_of_ignored(
-    backend: NativeBackend, controller: str, wanted: Limits
+    backend: Backend, controller: str, wanted: Limits
 ) -> None:
     if controller in find().controllers:
         pytest.skip(f"here a cgroup holds {controller}")
@@ -151,7 +150,7 @@ async def test_what_only_rlimits_hold_is_refused_instead_of_ignored(
     await box.ping()
 
 
-async def test_a_dead_sandbox_has_no_limits_to_change(backend: NativeBackend) -> None:
+async def test_a_dead_sandbox_has_no_limits_to_change(backend: Backend) -> None:
     box = await _begun(backend)
     await box.destroy()
     with pytest.raises(SandboxDied):

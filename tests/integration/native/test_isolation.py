@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from sandpool.backends.base import BoxSpec, RunOptions
-from sandpool.backends.native import NativeBackend
+from sandpool.backends.base import Backend, BoxSpec, RunOptions
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
 
-async def look(backend: NativeBackend, code: str, spec: BoxSpec | None = None) -> Any:
+async def look(backend: Backend, code: str, spec: BoxSpec | None = None) -> Any:
     """Run code that prints JSON, and return what it printed."""
     box = await backend.create(spec or BoxSpec(), box_id="look")
     result = await box.run_code(code, RunOptions(timeout=20))
@@ -23,7 +22,7 @@ async def look(backend: NativeBackend, code: str, spec: BoxSpec | None = None) -
     return json.loads(result.stdout)
 
 
-async def test_the_tenant_is_an_ordinary_user_without_capabilities(backend: NativeBackend) -> None:
+async def test_the_tenant_is_an_ordinary_user_without_capabilities(backend: Backend) -> None:
     status = await look(
         backend,
         "import json\n"
@@ -38,7 +37,7 @@ async def test_the_tenant_is_an_ordinary_user_without_capabilities(backend: Nati
     assert status["Seccomp"].strip() == "2"
 
 
-async def test_the_tenant_sees_only_its_own_processes(backend: NativeBackend) -> None:
+async def test_the_tenant_sees_only_its_own_processes(backend: Backend) -> None:
     code = "import os, json; print(json.dumps([n for n in os.listdir('/proc') if n.isdigit()]))"
     pids = await look(backend, code)
     assert "1" in pids
@@ -46,7 +45,7 @@ async def test_the_tenant_sees_only_its_own_processes(backend: NativeBackend) ->
 
 
 async def test_the_root_is_read_only_and_the_hosts_secrets_are_not_in_it(
-    backend: NativeBackend,
+    backend: Backend,
 ) -> None:
     found = await look(
         backend,
@@ -74,7 +73,7 @@ async def test_the_root_is_read_only_and_the_hosts_secrets_are_not_in_it(
     assert set(found["env"]) <= {"PATH", "HOME", "USER", "LOGNAME", "LANG", "PWD"}
 
 
-async def test_the_network_is_loopback_and_not_the_hosts(backend: NativeBackend) -> None:
+async def test_the_network_is_loopback_and_not_the_hosts(backend: Backend) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         found = await look(
@@ -123,7 +122,7 @@ async def test_the_network_is_loopback_and_not_the_hosts(backend: NativeBackend)
         "libc.syscall(250, 1, 0)",
     ],
 )
-async def test_a_way_out_is_closed(backend: NativeBackend, attempt: str) -> None:
+async def test_a_way_out_is_closed(backend: Backend, attempt: str) -> None:
     closed = await look(
         backend,
         "import ctypes, json, os, socket\n"
@@ -137,7 +136,7 @@ async def test_a_way_out_is_closed(backend: NativeBackend, attempt: str) -> None
     assert closed is True
 
 
-async def test_two_sandboxes_of_root_have_different_ids_on_the_host(backend: NativeBackend) -> None:
+async def test_two_sandboxes_of_root_have_different_ids_on_the_host(backend: Backend) -> None:
     if os.geteuid() != 0:
         pytest.skip("an ordinary user has one id only, which all its sandboxes share")
     code = "import json; print(json.dumps(open('/proc/self/uid_map').read().split()))"
@@ -148,7 +147,7 @@ async def test_two_sandboxes_of_root_have_different_ids_on_the_host(backend: Nat
     assert abs(int(first[1]) - int(second[1])) >= 65_536
 
 
-async def test_a_tenant_cannot_change_what_another_sandbox_sees(backend: NativeBackend) -> None:
+async def test_a_tenant_cannot_change_what_another_sandbox_sees(backend: Backend) -> None:
     writes = "".join(
         f"open({place + '/mark'!r}, 'w').write('x')\n"
         for place in ("/tmp", "/var/tmp", "/dev/shm", "/sandbox", "/home/sandbox")
@@ -160,7 +159,7 @@ async def test_a_tenant_cannot_change_what_another_sandbox_sees(backend: NativeB
     assert found.stdout == ""
 
 
-async def test_random_state_differs_between_sandboxes(backend: NativeBackend) -> None:
+async def test_random_state_differs_between_sandboxes(backend: Backend) -> None:
     code = (
         "import random, json, uuid, secrets, tempfile\n"
         "print(json.dumps([random.random(), str(uuid.uuid4()), secrets.token_hex(8),\n"

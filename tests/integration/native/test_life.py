@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,17 @@ from sandpool.errors import CreateFailed, ImageNotFound, InvalidSpec, SandboxDie
 from tests.leaks import census
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[NativeBackend]:
+    """Start templates of the test's own: they are what it is about."""
+    gc.collect()
+    before = census.take()
+    backend = NativeBackend()
+    yield backend
+    await backend.aclose()
+    assert census.settle(before) == before
 
 
 async def test_a_destroyed_sandbox_has_no_process_left(backend: NativeBackend) -> None:
@@ -54,8 +66,9 @@ async def test_a_killed_guest_is_reported_and_hurts_nobody_else(backend: NativeB
 async def test_a_killed_template_takes_its_sandboxes_along_and_is_replaced(
     backend: NativeBackend,
 ) -> None:
+    before = census.descendants(os.getpid())
     boxes = [await backend.create(BoxSpec(), box_id=f"b{n}") for n in range(3)]
-    for pid in census.descendants(os.getpid()):
+    for pid in census.descendants(os.getpid()) - before:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for box in boxes:
@@ -95,11 +108,12 @@ async def test_runs_start_in_the_working_directory(backend: NativeBackend, place
 
 
 async def test_creations_side_by_side_share_one_template(backend: NativeBackend) -> None:
+    before = census.descendants(os.getpid())
     async with anyio.create_task_group() as group:
         for number in range(8):
             group.start_soon(create_one, backend, number)
     # The process that waits, the template, and eight guests with a spare interpreter each.
-    assert len(census.descendants(os.getpid())) == 18
+    assert len(census.descendants(os.getpid()) - before) == 18
 
 
 async def create_one(backend: NativeBackend, number: int) -> None:

@@ -7,8 +7,7 @@ import os
 import anyio
 import pytest
 
-from sandpool.backends.base import Box, BoxSpec, Limits, RunOptions
-from sandpool.backends.native import NativeBackend
+from sandpool.backends.base import Backend, Box, BoxSpec, Limits, RunOptions
 from sandpool.backends.native.cgroups import find
 from sandpool.errors import SandboxDied
 
@@ -22,7 +21,7 @@ async def still_works(box: Box) -> None:
     assert (result.exit_code, result.stdout) == (0, "well\n"), result
 
 
-async def test_a_fork_bomb_ends_in_an_error_inside(backend: NativeBackend) -> None:
+async def test_a_fork_bomb_ends_in_an_error_inside(backend: Backend) -> None:
     box = await backend.create(SMALL, box_id="bomb")
     neighbour = await backend.create(SMALL, box_id="neighbour")
     result = await box.run_code(
@@ -41,7 +40,7 @@ async def test_a_fork_bomb_ends_in_an_error_inside(backend: NativeBackend) -> No
     await still_works(box)
 
 
-async def test_a_fork_bomb_that_runs_on_is_killed_at_its_timeout(backend: NativeBackend) -> None:
+async def test_a_fork_bomb_that_runs_on_is_killed_at_its_timeout(backend: Backend) -> None:
     box = await backend.create(SMALL, box_id="bomb")
     neighbour = await backend.create(SMALL, box_id="neighbour")
     code = (
@@ -59,7 +58,7 @@ async def test_a_fork_bomb_that_runs_on_is_killed_at_its_timeout(backend: Native
     assert await box.kill_all() == 0
 
 
-async def test_memory_past_the_limit_is_not_to_be_had(backend: NativeBackend) -> None:
+async def test_memory_past_the_limit_is_not_to_be_had(backend: Backend) -> None:
     box = await backend.create(SMALL, box_id="hog")
     neighbour = await backend.create(SMALL, box_id="neighbour")
     held_by_cgroup = "memory" in find().controllers
@@ -82,7 +81,7 @@ async def test_memory_past_the_limit_is_not_to_be_had(backend: NativeBackend) ->
 
 @pytest.mark.slow
 async def test_many_small_processes_do_not_get_round_the_memory_limit(
-    backend: NativeBackend,
+    backend: Backend,
 ) -> None:
     if "memory" not in find().controllers:
         pytest.skip("this host has no writable memory cgroup, so memory holds per process only")
@@ -103,7 +102,7 @@ async def test_many_small_processes_do_not_get_round_the_memory_limit(
         assert died.reason == "oom"
 
 
-async def test_disk_past_the_limit_is_enospc(backend: NativeBackend) -> None:
+async def test_disk_past_the_limit_is_enospc(backend: Backend) -> None:
     box = await backend.create(SMALL, box_id="disk")
     result = await box.run_code(
         "import errno\n"
@@ -125,7 +124,7 @@ async def test_disk_past_the_limit_is_enospc(backend: NativeBackend) -> None:
     await still_works(box)
 
 
-async def test_files_past_the_limit_are_enospc(backend: NativeBackend) -> None:
+async def test_files_past_the_limit_are_enospc(backend: Backend) -> None:
     box = await backend.create(SMALL, box_id="inodes")
     result = await box.run_code(
         "import errno\n"
@@ -138,7 +137,7 @@ async def test_files_past_the_limit_are_enospc(backend: NativeBackend) -> None:
     assert result.stdout == "ENOSPC True\n"
 
 
-async def test_descriptors_past_the_limit_are_emfile(backend: NativeBackend) -> None:
+async def test_descriptors_past_the_limit_are_emfile(backend: Backend) -> None:
     box = await backend.create(SMALL, box_id="fds")
     result = await box.run_code(
         "import errno, os\n"
@@ -151,7 +150,7 @@ async def test_descriptors_past_the_limit_are_emfile(backend: NativeBackend) -> 
     assert result.stdout == "EMFILE 31\n"
 
 
-async def test_endless_output_is_cut_and_said_to_be(backend: NativeBackend) -> None:
+async def test_endless_output_is_cut_and_said_to_be(backend: Backend) -> None:
     box = await backend.create(SMALL, box_id="flood")
     neighbour = await backend.create(SMALL, box_id="neighbour")
     async with anyio.create_task_group() as group:
@@ -170,7 +169,7 @@ async def test_endless_output_is_cut_and_said_to_be(backend: NativeBackend) -> N
     await still_works(box)
 
 
-async def test_processor_time_is_shared_by_quota(backend: NativeBackend) -> None:
+async def test_processor_time_is_shared_by_quota(backend: Backend) -> None:
     if "cpu" not in find().controllers:
         pytest.skip("this host has no writable cpu cgroup")
     box = await backend.create(BoxSpec(limits=Limits(cpus=0.2)), box_id="spin")
@@ -184,7 +183,7 @@ async def test_processor_time_is_shared_by_quota(backend: NativeBackend) -> None
     assert result.stdout == "True\n"
 
 
-async def test_the_info_says_what_holds_each_limit(backend: NativeBackend) -> None:
+async def test_the_info_says_what_holds_each_limit(backend: Backend) -> None:
     box = await backend.create(BoxSpec(), box_id="info")
     limits = box.info["limits"]
     assert set(limits) == {"memory", "cpus", "pids", "disk", "inodes", "open_files"}

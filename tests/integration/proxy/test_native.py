@@ -12,6 +12,7 @@ import pytest
 
 from sandpool import LocalSandboxManager, PoolSpec, SandboxConfig
 from sandpool.errors import BadAddress, LeaseOver
+from sandpool.manager.backends import BackendFactory
 from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.manager.sandbox_factory import SandboxFactory
 from sandpool.models import SandboxType
@@ -67,8 +68,10 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
             yield client
 
 
-async def test_an_embedded_sandbox_has_an_address_while_its_lease_lasts() -> None:
-    async with LocalSandboxManager() as manager, client() as web:
+async def test_an_embedded_sandbox_has_an_address_while_its_lease_lasts(
+    native_backend: BackendFactory,
+) -> None:
+    async with LocalSandboxManager(backends={"native": native_backend}) as manager, client() as web:
         await manager.create_pool(PoolSpec(name="web", warm=1))
         async with manager.lease("web") as sandbox:
             url = await sandbox.url(PORT)
@@ -84,8 +87,10 @@ async def test_an_embedded_sandbox_has_an_address_while_its_lease_lasts() -> Non
             await sandbox.url(PORT)
 
 
-async def test_a_sandbox_by_its_id_has_an_address_until_it_is_deleted() -> None:
-    async with LocalSandboxManager() as manager, client() as web:
+async def test_a_sandbox_by_its_id_has_an_address_until_it_is_deleted(
+    native_backend: BackendFactory,
+) -> None:
+    async with LocalSandboxManager(backends={"native": native_backend}) as manager, client() as web:
         box = await manager.create_sandbox(SandboxType.NATIVE)
         sandbox = manager.usable_sandbox(box)
         url = await sandbox.url(PORT, private=True)
@@ -130,16 +135,19 @@ def test_an_address_is_the_same_on_another_event_loop() -> None:
 
 
 @pytest.mark.parametrize("port", [0, -1, 65_536])
-async def test_what_is_no_port_has_no_address(port: int) -> None:
-    async with LocalSandboxManager() as manager:
+async def test_what_is_no_port_has_no_address(native_backend: BackendFactory, port: int) -> None:
+    async with LocalSandboxManager(backends={"native": native_backend}) as manager:
         box = await manager.create_sandbox(SandboxType.NATIVE)
         with pytest.raises(BadAddress):
             await manager.usable_sandbox(box).url(port)
 
 
-async def test_a_served_sandbox_has_an_address_by_path_and_by_host() -> None:
+async def test_a_served_sandbox_has_an_address_by_path_and_by_host(
+    native_backend: BackendFactory,
+) -> None:
     settings = ServerSettings(port=0, domain="box.example")
-    async with serving(settings) as base, client() as web:
+    backends = {"native": native_backend}
+    async with serving(settings, backends=backends) as base, client() as web:
         made = await web.post(base + "/v1/sandboxes", json={"config": {"tools_config": TOOLS}})
         box = made.json()["id"]
         started = await web.post(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from sandpool.manager.backends import default_backend
+from sandpool.manager.backends import BackendFactory
 from sandpool.server import ServerSettings, serving
 from sandpool.testing import FakeBackend
 
@@ -35,9 +35,11 @@ KINDS = [
 
 
 @pytest.fixture(params=KINDS)
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
+async def place(
+    request: pytest.FixtureRequest, native_backend: BackendFactory
+) -> AsyncIterator[Place]:
     """A sandbox of a server that takes small bodies."""
-    make = FakeBackend if request.param == "fake" else default_backend
+    make = FakeBackend if request.param == "fake" else native_backend
     async with (
         serving(SMALL, backends={"native": make}) as url,
         httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client,
