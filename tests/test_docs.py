@@ -75,7 +75,7 @@ def test_a_program_does_what_its_page_says(program: Program, tmp_path: Path) -> 
         env={**os.environ, "SANDPOOL_IMAGES": "python:3.11-slim=host"},
         capture_output=True,
         text=True,
-        timeout=18,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

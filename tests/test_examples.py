@@ -64,7 +64,7 @@ def test_an_example_says_what_it_is_meant_to(name: str, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=18,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
 ]
 
 LIMIT = 60.0

@@ -12,7 +12,7 @@ from sandpool.errors import ContextNotFound, InvalidSpec
 from sandpool.models import PoolSpec, Stream
 from sandpool.service import Sandbox, SandboxService
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 only_native = pytest.mark.parametrize(
     "service",

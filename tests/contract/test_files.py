@@ -12,7 +12,7 @@ from sandpool.errors import FileFailed, FileMissing, FileTooLarge, LeaseOver, Sa
 from sandpool.models import PoolSpec
 from sandpool.service import Files, SandboxService
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 BINARY = bytes(range(256)) * 700
 """More than a piece, and no text."""

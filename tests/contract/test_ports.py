@@ -12,10 +12,10 @@ from sandpool.errors import BadAddress, DialFailed, LeaseOver
 from sandpool.models import PoolSpec
 from sandpool.service import ByteStream, Sandbox, SandboxService
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 PORT = 8080
-LIMIT = 20.0
+LIMIT = 60.0
 
 # Each answers one connection in its own way, and says when it listens.
 _SERVER = """

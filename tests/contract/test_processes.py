@@ -13,9 +13,9 @@ from sandpool.errors import InvalidSpec, LeaseOver, SandboxDied, Unsupported
 from sandpool.models import PoolSpec, Stream
 from sandpool.service import Process, Sandbox, SandboxService
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
-LIMIT = 20.0
+LIMIT = 60.0
 """Seconds after which something that should have happened has not."""
 
 WAITS_FOR_GO = """

@@ -495,7 +495,6 @@ async def test_what_a_claim_brings_reaches_only_its_sandbox(service: SandboxServ
     assert "hunter2" not in shown
 
 
-@pytest.mark.timeout(60)
 async def test_a_claimed_sandbox_that_reaches_its_end_says_so(service: SandboxService) -> None:
     await warm_pool(service)
     sandbox = await service.claim("one", lifetime=0.1)

@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.thirdparty,
     pytest.mark.namespaces,
     pytest.mark.slow,
-    pytest.mark.timeout(60),
 ]
 
 KEY = "sp_not-a-secret-of-anybody"

@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.thirdparty,
     pytest.mark.namespaces,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
 ]
 
 WORLD = Path(__file__).with_name("tensorlake_world.py")

@@ -72,7 +72,7 @@ async def containers(api: httpx.AsyncClient, pool_id: str) -> list[dict[str, Any
 
 async def warm(api: httpx.AsyncClient, pool_id: str, count: int) -> list[str]:
     """Return the ids of the containers that wait, once there are so many."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while True:
             found = await containers(api, pool_id)
             waiting = [each["id"] for each in found if each["sandbox_id"] is None]
@@ -83,7 +83,7 @@ async def warm(api: httpx.AsyncClient, pool_id: str, count: int) -> list[str]:
 
 async def until(api: httpx.AsyncClient, sandbox_id: str, status: str) -> dict[str, Any]:
     """Return what is said of a sandbox once it has this status."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while True:
             found: dict[str, Any] = (await api.get(f"/sandboxes/{sandbox_id}")).json()
             if found["status"] == status:
@@ -396,7 +396,7 @@ async def test_a_sandbox_whose_claimer_leaves_before_it_is_told_is_terminated(
                 headers={"x-tensorlake-request-timeout-ms": "65000", **GRACE},
                 timeout=0.1,
             )
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while True:
                 archived = (await client.get("/archived-sandboxes")).json()["sandboxes"]
                 if archived:
@@ -413,7 +413,7 @@ async def test_questions_are_answered_while_containers_are_made(
     pool_id = await new_pool(control, warm_containers=1)
     backend.hang_creates(100)
     queued = (await control.post("/sandboxes", json={"wait": False})).json()["sandbox_id"]
-    with anyio.fail_after(1):
+    with anyio.fail_after(60):
         for path in ("/sandbox-pools", f"/sandbox-pools/{pool_id}", f"/sandboxes/{queued}"):
             assert (await control.get(path)).status_code == 200
         assert (await control.get(f"/sandboxes/{queued}")).json()["status"] == "pending"
@@ -972,7 +972,6 @@ ACTIONS = ("claim", "create", "delete", "suspend", "resume", "run", "die", "fail
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 @settings_of_hypothesis(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5)), max_size=20))
 def test_whatever_happens_no_other_status_is_sent(steps: list[tuple[str, int]]) -> None:

@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 
 from sandpool.server import ServerSettings, serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.namespaces, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
 NAMESPACED = "/v1/namespaces/default"
 SLEEP = {"command": "sleep", "args": ["1000"]}

@@ -87,7 +87,6 @@ def p99(times: list[float]) -> float:
     return statistics.quantiles(times, n=100)[98] * 1000
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("abuse", ABUSES)
 async def test_neighbours_live_with(
     backend: NativeBackend, abuse: str, capsys: pytest.CaptureFixture[str]

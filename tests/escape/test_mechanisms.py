@@ -114,7 +114,7 @@ def verdict(
         env={**os.environ, "PYTHONPATH": str(directory)},
         capture_output=True,
         text=True,
-        timeout=18,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ from sandpool.manager import archive
 from sandpool.models import DirEntry
 from sandpool.testing import FakeBackend, FakeBox
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.anyio
 
 bounded = settings(
     max_examples=200,

@@ -43,13 +43,13 @@ def descendants(pid: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def take() -> Census:
-    """Count now."""
+def take(*ended: int) -> Census:
+    """Count now, with what processes that have `ended` left of control groups."""
     return Census(
         descendants=descendants(os.getpid()),
         descriptors=len(os.listdir("/proc/self/fd")),
         mounts=_mounts(),
-        cgroups=_cgroups(),
+        cgroups=_cgroups(descendants(os.getpid()) | {os.getpid(), *ended}),
     )
 
 
@@ -60,19 +60,17 @@ def _mounts() -> tuple[str, ...]:
     return tuple(place for place in places if _TEMPLATES.fullmatch(place))
 
 
-def _cgroups() -> frozenset[str]:
-    """Return the groups of ours, and those whose maker is gone; others run sandboxes here too."""
-    ours = descendants(os.getpid()) | {os.getpid()}
-    found: set[str] = set()
-    for pattern in ("sandpool-*", "*/sandpool-*"):
-        for path in _CGROUPS.glob(pattern):
-            maker = int(path.name.split("-")[1])
-            if maker in ours or not Path(f"/proc/{maker}").exists():
-                found.add(str(path))
-    return frozenset(found)
+def _cgroups(makers: frozenset[int]) -> frozenset[str]:
+    """Return the groups that these processes made; others run sandboxes here too."""
+    return frozenset(
+        str(path)
+        for pattern in ("sandpool-*", "*/sandpool-*")
+        for path in _CGROUPS.glob(pattern)
+        if int(path.name.split("-")[1]) in makers
+    )
 
 
-def settle(before: Census, *, within: float = 5.0) -> Census:
+def settle(before: Census, *, within: float = 30.0) -> Census:
     """Return the census once it equals `before`, or as it is after `within` seconds."""
     until(lambda: take() == before, within)
     return take()

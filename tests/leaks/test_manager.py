@@ -159,7 +159,7 @@ async def use_and_delete(manager: LocalSandboxManager) -> None:
 async def template_alone(manager: LocalSandboxManager) -> None:
     """Wait until nothing is left below this process but what makes sandboxes."""
     assert await manager.list_sandboxes() == []
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while guests():
             await anyio.to_thread.run_sync(census.until, lambda: not guests(), 1)
 

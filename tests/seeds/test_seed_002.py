@@ -52,7 +52,7 @@ def test_the_guides_program_runs() -> None:
         env={**os.environ, "SANDPOOL_IMAGES": "python:3.11-slim=host"},
         capture_output=True,
         text=True,
-        timeout=15,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -200,7 +200,7 @@ except Unsupported as error:
 
 def test_without_the_packages_the_error_says_how_to_get_them() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=15, check=True
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=100, check=True
     )
     assert "pip install 'sandpool[client]'" in done.stdout
 
@@ -208,6 +208,6 @@ def test_without_the_packages_the_error_says_how_to_get_them() -> None:
 def test_importing_the_manager_loads_no_http_library() -> None:
     code = "import sys, sandpool, sandpool.client; print('httpx' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
     )
     assert done.stdout == "False\n"

@@ -56,7 +56,6 @@ def state_of(name: str) -> dict[str, object]:
     return found
 
 
-@pytest.mark.timeout(60)
 async def test_what_a_killed_manager_had_is_removed_at_the_next_start(
     backend: DockerBackend,
 ) -> None:
@@ -71,7 +70,6 @@ async def test_what_a_killed_manager_had_is_removed_at_the_next_start(
     assert not containers() & {"sandbox-orphan1", "sandbox-orphan2"}
 
 
-@pytest.mark.timeout(60)
 async def test_what_is_left_can_be_removed_without_a_manager() -> None:
     with manager("living"):
         with manager("orphan3") as process:
@@ -88,7 +86,6 @@ async def test_what_is_left_can_be_removed_without_a_manager() -> None:
     assert await reap() == []
 
 
-@pytest.mark.timeout(60)
 async def test_what_a_living_manager_has_is_left_alone(backend: DockerBackend) -> None:
     with manager("foreign"):
         box = await backend.create(SPEC, box_id="ours")

@@ -13,7 +13,7 @@ from sandpool.errors import SandboxDied
 
 from .conftest import SPEC, containers, docker
 
-pytestmark = [pytest.mark.anyio, pytest.mark.docker, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
 PROBE = RunOptions(timeout=30)
 

@@ -14,7 +14,7 @@ from sandpool.models import ContextResult, Stream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
-LIMIT = 10.0
+LIMIT = 60.0
 MOST = 64
 STUCK = "import time\nwhile True:\n    time.sleep(100)"
 FLAG = "open('/sandbox/up', 'w').close()\n"

@@ -15,7 +15,7 @@ from tests.integration.guest.conftest import MakeBox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
-LIMIT = 10.0
+LIMIT = 60.0
 PORT = 4000
 
 SERVER = f"""

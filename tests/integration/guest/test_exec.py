@@ -14,7 +14,7 @@ from sandpool.service import Process
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 DAEMON = """
 import os, time

@@ -19,7 +19,7 @@ from tests.integration.guest.conftest import MakeBox
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 async def python(box: Box, code: str, *argv: str, stdin: bytes = b"") -> ExecResult:

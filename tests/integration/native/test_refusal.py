@@ -44,7 +44,7 @@ asyncio.run(main())
 def run(*parts: str) -> str:
     program = "\n".join(textwrap.dedent(part) for part in parts)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=18, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

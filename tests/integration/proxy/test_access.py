@@ -20,7 +20,7 @@ DOMAIN = "box.example"
 ALICE = "sp_alice-0123456789abcdef"
 BOB = "sp_bob-0123456789abcdef"
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 def key(name: str, secret: str) -> KeySettings:

@@ -16,7 +16,7 @@ from tests.integration.proxy.world import PORT, Handler, World, close, echo, han
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 def saying(data: bytes) -> Handler:

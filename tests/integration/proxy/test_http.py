@@ -16,7 +16,7 @@ from tests.integration.proxy.world import PORT, World, close, echo, handler_of
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 10.0
+LIMIT = 60.0
 STALL = 0.3
 """Seconds without progress that tell a full pipe from a slow one."""
 LARGEST_BUFFERS = 64_000_000

@@ -22,7 +22,7 @@ from tests.integration.proxy.world import PORT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
-LIMIT = 15.0
+LIMIT = 60.0
 
 SERVER = f"""
 import http.server

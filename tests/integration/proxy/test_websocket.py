@@ -18,7 +18,7 @@ from tests.integration.proxy.world import PORT, World, handler_of
 
 pytestmark = pytest.mark.anyio
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.server.conftest import Place
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 EVENTS = {"Accept": "text/event-stream"}
 

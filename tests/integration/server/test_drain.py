@@ -42,7 +42,6 @@ async def following(
 
 @pytest.mark.slow
 @pytest.mark.namespaces
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 async def test_a_call_in_progress_ends_well_and_then_the_server_does(
     tmp_path: Path, stop: signal.Signals
@@ -61,7 +60,6 @@ async def test_a_call_in_progress_ends_well_and_then_the_server_does(
 
 @pytest.mark.slow
 @pytest.mark.namespaces
-@pytest.mark.timeout(60)
 async def test_an_idle_connection_holds_up_nothing(tmp_path: Path) -> None:
     with served(tmp_path / "state", tmp_path) as (program, url):
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
@@ -97,5 +95,5 @@ async def test_a_call_that_takes_longer_than_the_grace_is_ended() -> None:
             group.start_soon(wait_in_vain)
             while (await client.get("/v1/pools/full")).json()["waiting"] == 0:
                 await anyio.lowlevel.checkpoint()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await ended.wait()

@@ -52,7 +52,7 @@ class Listener:
         self._lines = lines
 
     async def line(self) -> str:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             return await anext(self._lines)
 
     async def event(self) -> Heard:
@@ -184,7 +184,7 @@ async def test_a_reader_that_does_not_read_is_cut_off_without_an_end() -> None:
         return {}
 
     answer = Following(feed, None, stopping=anyio.Event(), silence=0.01, patience=0.05)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         await answer({"type": "http"}, receive, send)
     assert [message.get("more_body") for message in taken] == [None, True]
     assert len(feed) == 0

@@ -17,7 +17,7 @@ from sandpool.server.routes.files import Download
 from sandpool.testing import FakeBackend
 from tests.integration.server.conftest import SMALL, Place
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.anyio
 
 BINARY = bytes(range(256)) * 300
 """More than a piece, and no text."""

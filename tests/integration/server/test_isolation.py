@@ -194,7 +194,6 @@ def test_every_route_is_known() -> None:
     assert unknown == {}, "say in THINGS or HARMLESS what these parameters are"
 
 
-@pytest.mark.timeout(60)
 async def test_what_belongs_to_another_namespace_is_as_absent_as_what_there_is_not(
     world: World,
 ) -> None:
@@ -214,7 +213,6 @@ async def test_what_belongs_to_another_namespace_is_as_absent_as_what_there_is_n
     assert wrong == {}
 
 
-@pytest.mark.timeout(60)
 async def test_another_namespaces_ids_lead_nowhere_also_among_ones_own(world: World) -> None:
     mine = (await world.bob.post("/v1/sandboxes")).raise_for_status().json()["id"]
     sandbox = world.things["sandbox_id"]
@@ -232,7 +230,6 @@ async def test_another_namespaces_ids_lead_nowhere_also_among_ones_own(world: Wo
     assert [answer.status_code for answer in answers] == [404] * len(answers)
 
 
-@pytest.mark.timeout(60)
 async def test_a_sandbox_that_a_header_names_is_absent_too(world: World) -> None:
     wrong: dict[str, object] = {}
     for route in INSIDE:
@@ -246,7 +243,6 @@ async def test_a_sandbox_that_a_header_names_is_absent_too(world: World) -> None
     assert wrong == {}
 
 
-@pytest.mark.timeout(60)
 async def test_no_listing_names_what_belongs_to_another_namespace(world: World) -> None:
     telling = [value for name, value in world.things.items() if name != "namespace"]
     told: dict[str, object] = {}

@@ -99,7 +99,6 @@ def test_a_few_calls_of_each_operation_get_answers(schema: Any, mode: Generation
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_many_calls_of_each_operation_get_answers(schema: Any, mode: GenerationMode) -> None:
     played: set[str] = set()

@@ -115,9 +115,11 @@ async def test_nothing_is_given_out_twice_and_nothing_is_left_by_servers_that_ar
     temp_dir.mkdir()
     before = census.take()
 
+    ended: set[int] = set()
+
     def is_clean() -> bool:
         reap()
-        now = census.take()
+        now = census.take(*ended)
         return (now.descendants, now.mounts, now.cgroups) == (
             before.descendants,
             before.mounts,
@@ -137,7 +139,8 @@ async def test_nothing_is_given_out_twice_and_nothing_is_left_by_servers_that_ar
                     await anyio.sleep(instant)
                     program.kill()
             program.wait()
-        assert census.until(is_clean, 10), (number, census.take(), before)
+        ended.add(program.pid)
+        assert census.until(is_clean, 30), (number, census.take(), before)
         assert not list(temp_dir.iterdir())
 
     assert len(ledger.leased) > ROUNDS

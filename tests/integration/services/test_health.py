@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.namespaces,
     pytest.mark.slow,
-    pytest.mark.timeout(90),
 ]
 
 

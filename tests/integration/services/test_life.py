@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.namespaces,
     pytest.mark.slow,
-    pytest.mark.timeout(90),
 ]
 
 

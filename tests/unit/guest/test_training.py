@@ -27,7 +27,7 @@ print("as it was")
 
 def test_a_trained_process_is_as_it_was() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "as it was\n", "")
 
@@ -48,6 +48,6 @@ print(forks)
 
 def test_training_forks_nothing_however_long_it_takes() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SLOW], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", SLOW], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")

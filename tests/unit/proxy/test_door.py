@@ -19,7 +19,7 @@ from tests.integration.proxy.world import Handler, Machine, close
 pytestmark = [pytest.mark.anyio, pytest.mark.uvloop]
 
 PORT = 4000
-LIMIT = 10.0
+LIMIT = 60.0
 
 OVER = LeaseOver("the lease is over")
 

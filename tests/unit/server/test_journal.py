@@ -89,7 +89,7 @@ async def test_notes_are_written_while_the_server_runs(tmp_path: Path) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(journal.run)
             journal.note_lease("team", "box", "lease")
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while not reader.execute("SELECT count(*) FROM leases").fetchone()[0]:
                     await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
