@@ -29,7 +29,9 @@ async def url() -> AsyncIterator[str]:
 
 
 async def make(url: str) -> str:
-    async with httpx.AsyncClient(base_url=url + NAMESPACED, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=url + NAMESPACED, trust_env=False, verify=False
+    ) as client:
         return str((await client.post("/sandboxes", json={})).json()["sandbox_id"])
 
 

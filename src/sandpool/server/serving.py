@@ -24,6 +24,8 @@ _KEEP_ALIVE = 75
 _BACKLOG = 1024
 _TICK = 1.0
 """Seconds between what a server does by the clock."""
+_LOOK = 0.002
+"""Seconds between two looks at whether all connections have ended."""
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _LARGEST_MESSAGE = 16 * 1024 * 1024
 """Bytes of one WebSocket message."""
@@ -80,6 +82,25 @@ class _EmbeddedServer(_Server):
         while not await self.on_tick(0):
             with anyio.move_on_after(_TICK):
                 await self._is_stopped.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn's own looks ten times a second whether it may end, and not at once.
+        self._stopping.set()
+        for server in self.servers:
+            server.close()
+        for listener in sockets or ():
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with anyio.move_on_after(self.config.timeout_graceful_shutdown):
+            # uvicorn announces the end of neither.
+            while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110
+                await anyio.sleep(_LOOK)
+            for server in self.servers:
+                await server.wait_closed()
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -47,7 +47,9 @@ async def test_a_call_in_progress_ends_well_and_then_the_server_does(
     tmp_path: Path, stop: signal.Signals
 ) -> None:
     with served(tmp_path / "state", tmp_path) as (program, url):
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=url, trust_env=False, verify=False, timeout=30
+        ) as client:
             sandbox = (await client.post("/v1/sandboxes")).raise_for_status().json()["id"]
             command = "echo begun; sleep 0.5; echo done"
             async with following(client, sandbox, command) as found:
@@ -62,7 +64,7 @@ async def test_a_call_in_progress_ends_well_and_then_the_server_does(
 @pytest.mark.namespaces
 async def test_an_idle_connection_holds_up_nothing(tmp_path: Path) -> None:
     with served(tmp_path / "state", tmp_path) as (program, url):
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
             assert (await client.get("/healthz")).status_code == 200
             program.send_signal(signal.SIGTERM)
             assert await anyio.to_thread.run_sync(lambda: program.wait(10)) == 0
@@ -76,7 +78,7 @@ async def test_a_call_that_takes_longer_than_the_grace_is_ended() -> None:
     async with anyio.create_task_group() as group:
         async with (
             serving(settings, backends={"native": lambda: backend}) as url,
-            httpx.AsyncClient(base_url=url, trust_env=False) as client,
+            httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
         ):
             await client.post("/v1/pools", json=pool)
             (await client.post("/v1/pools/full/claim")).raise_for_status()
@@ -84,7 +86,9 @@ async def test_a_call_that_takes_longer_than_the_grace_is_ended() -> None:
             async def wait_in_vain() -> None:
                 answer = httpx.Response(200)
                 try:
-                    async with httpx.AsyncClient(base_url=url, trust_env=False) as other:
+                    async with httpx.AsyncClient(
+                        base_url=url, trust_env=False, verify=False
+                    ) as other:
                         answer = await other.post("/v1/pools/full/claim", timeout=30)
                 except httpx.TransportError:
                     pass

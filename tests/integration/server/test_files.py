@@ -176,7 +176,7 @@ async def test_a_client_that_stalls_in_an_upload_is_cut_off() -> None:
     settings = ServerSettings(port=0, body_timeout=0.05)
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=30) as client,
     ):
         sandbox_id = (await client.post("/v1/sandboxes")).json()["id"]
         place = Place(client, f"/v1/sandboxes/{sandbox_id}")
@@ -250,7 +250,7 @@ async def test_files_of_another_namespace_are_not_there() -> None:
     settings = ServerSettings(port=0)
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
     ):
         answer = await client.get("/v1/sandboxes/nobody/files", params={"path": "f"})
         assert code(answer) == (404, "sandbox_not_found")
