@@ -10,12 +10,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from playwright.async_api import BrowserContext
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from sandpool.server import ServerSettings, serving
-from tests.browser.chromium import Browser, browsing
+from tests.browser.chromium import browsing, open_page, run
 from tests.integration.proxy.world import PORT, Machine
 
 pytestmark = [
@@ -67,7 +68,7 @@ async def echo(connection: ServerConnection) -> None:
 @asynccontextmanager
 async def surroundings(
     home: Path, settings: ServerSettings
-) -> AsyncIterator[tuple[httpx.AsyncClient, Browser, Callable[[str], str]]]:
+) -> AsyncIterator[tuple[httpx.AsyncClient, BrowserContext, Callable[[str], str]]]:
     """Run a server, one that stands in for a sandbox's, and a browser.
 
     Yields a client of the server's API, the browser, and what a URL of the server is to it.
@@ -105,17 +106,17 @@ FORMS = pytest.mark.parametrize("settings", [BY_PATH, BY_HOST], ids=["path", "ho
 async def test_a_page_works_as_it_does_elsewhere(tmp_path: Path, settings: ServerSettings) -> None:
     async with surroundings(tmp_path, settings) as (client, browser, _):
         with anyio.fail_after(LIMIT):
-            page = await browser.open(await address(client, "good"))
-            assert await page.run("return document.querySelector('#text').innerText") == "hello"
+            page = await open_page(browser, await address(client, "good"))
+            assert await run(page, "return document.querySelector('#text').innerText") == "hello"
             fetched = "return (await (await fetch('data')).json()).answer"
-            assert await page.run(fetched) == 42
+            assert await run(page, fetched) == 42
             posted = """
                 const answer = await fetch('data', {
                     method: 'GET', headers: {'X-Mine': '1', 'Content-Type': 'application/json'},
                 });
                 return answer.status;
             """
-            assert await page.run(posted) == 200
+            assert await run(page, posted) == 200
             echoed = """
                 const socket = new WebSocket(new URL('chat', location).href.replace('http', 'ws'));
                 return await new Promise((resolve, reject) => {
@@ -124,22 +125,27 @@ async def test_a_page_works_as_it_does_elsewhere(tmp_path: Path, settings: Serve
                     socket.onerror = () => reject(new Error('no socket'));
                 });
             """
-            assert await page.run(echoed) == "ping"
+            assert await run(page, echoed) == "ping"
 
 
 @FORMS
 async def test_a_file_can_be_downloaded(tmp_path: Path, settings: ServerSettings) -> None:
     async with surroundings(tmp_path, settings) as (client, browser, _):
         with anyio.fail_after(LIMIT):
-            page = await browser.open(await address(client, "good"))
-            await page.run("""
-                const link = document.createElement('a');
-                link.href = 'report.csv';
-                document.body.append(link);
-                link.click();
-            """)
-            await browser.event("Browser.downloadProgress", state="completed")
-            assert (tmp_path / "downloads" / "report.csv").read_bytes() == REPORT
+            page = await open_page(browser, await address(client, "good"))
+            async with page.expect_download() as started:
+                await run(
+                    page,
+                    """
+                    const link = document.createElement('a');
+                    link.href = 'report.csv';
+                    document.body.append(link);
+                    link.click();
+                    """,
+                )
+            download = await started.value
+            assert download.suggested_filename == "report.csv"
+            assert (await download.path()).read_bytes() == REPORT
 
 
 ATTACKS = {
@@ -182,13 +188,15 @@ async def test_a_hostile_page_cannot_use_the_api(tmp_path: Path, settings: Serve
     async with surroundings(tmp_path, settings) as (client, browser, outside):
         await address(client, "victim")
         with anyio.fail_after(LIMIT):
-            page = await browser.open(await address(client, "hostile"))
+            page = await open_page(browser, await address(client, "hostile"))
             for name, attack in ATTACKS.items():
                 script = f"const API = {outside('')!r};" + CAUGHT.format(attack=attack)
-                outcome = str(await page.run(script))
+                outcome = str(await run(page, script))
                 assert outcome.startswith("failed: "), f"{name}: {outcome}"
             # What it can send without being told the answer does nothing either.
-            await page.run(f"""
+            await run(
+                page,
+                f"""
                 await fetch({outside("/v1/sandboxes")!r}, {{method: 'POST', mode: 'no-cors'}});
                 const frame = document.createElement('iframe');
                 frame.name = 'sink';
@@ -201,7 +209,8 @@ async def test_a_hostile_page_cannot_use_the_api(tmp_path: Path, settings: Serve
                 const loaded = new Promise((resolve) => {{ frame.onload = resolve; }});
                 form.submit();
                 await loaded;
-            """)
+            """,
+            )
         left = (await client.get("/v1/sandboxes")).json()["items"]
         assert sorted(box["id"] for box in left) == ["hostile", "victim"]
 
@@ -213,9 +222,9 @@ async def test_cookies_stay_with_the_port_that_set_them(
     async with surroundings(tmp_path, settings) as (client, browser, _):
         with anyio.fail_after(LIMIT):
             url = await address(client, "setter")
-            await browser.open(url + "cookie")
-            await browser.open(url + "mine")
-            await browser.open(await address(client, "other"))
+            await open_page(browser, url + "cookie")
+            await open_page(browser, url + "mine")
+            await open_page(browser, await address(client, "other"))
     sent = {request.path: request.headers.get_all("Cookie") for request in SEEN}
     assert sent["/mine"] == ["stolen=1; tossed=1"]
     assert sent["/"] == []
@@ -224,8 +233,8 @@ async def test_cookies_stay_with_the_port_that_set_them(
 async def test_a_page_that_shares_its_origin_has_no_storage_there(tmp_path: Path) -> None:
     async with surroundings(tmp_path, BY_PATH) as (client, browser, _):
         with anyio.fail_after(LIMIT):
-            page = await browser.open(await address(client, "good"))
-            assert await page.run("return String(window.origin)") == "null"
+            page = await open_page(browser, await address(client, "good"))
+            assert await run(page, "return String(window.origin)") == "null"
             for attack in ("return localStorage.length", "return document.cookie"):
-                outcome = str(await page.run(CAUGHT.format(attack=attack)))
+                outcome = str(await run(page, CAUGHT.format(attack=attack)))
                 assert outcome.startswith("failed: "), outcome
