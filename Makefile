@@ -20,6 +20,9 @@ THIRDPARTY := .venv-thirdparty/.installed
 # What `make test` leaves out: what needs more than this host's kernel, or more than its two minutes.
 HOST_ONLY := not slow and not benchmark and not docker and not network and not ray and not thirdparty
 
+# One worker for each processor.  A file's tests stay together: they share what they are slow to make.
+SIDE_BY_SIDE := --numprocesses auto --dist loadfile
+
 CHECKS := format lint mypy pyright contracts spelling fragments
 
 .PHONY: help setup thirdparty demo test test-unit test-slow test-thirdparty test-docker test-all check bench docs lock clean $(CHECKS:%=check-%)
@@ -35,7 +38,7 @@ demo: $(RUNTIME)  ## Run the main job end to end on this machine
 	$(BIN)/sandpool demo
 
 test: $(DEV)  ## Test all that needs no more than this host's kernel (about two minutes)
-	$(BIN)/python -m pytest -m "$(HOST_ONLY)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(HOST_ONLY)" $(PYTEST_ARGS)
 
 test-unit: $(DEV)  ## Test without any sandbox (seconds)
 	$(BIN)/python -m pytest -m "$(HOST_ONLY) and not namespaces" $(PYTEST_ARGS)

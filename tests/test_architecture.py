@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,14 @@ def inside() -> list[Path]:
     return [path for part in parts for path in (modules(part) if part.is_dir() else [part])]
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (level, name) of everything that a module imports; `a.b` for `from a import b`."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -94,11 +100,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_every_module_begins_by_saying_what_it_is() -> None:
-    silent = [
-        name_of(path)
-        for path in modules()
-        if ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) is None
-    ]
+    silent = [name_of(path) for path in modules() if ast.get_docstring(tree(path)) is None]
     assert silent == []
 
 

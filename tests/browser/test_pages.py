@@ -84,7 +84,9 @@ async def surroundings(
             serving(settings, backends={"native": machine.new_backend})
         )
         base = url.replace("127.0.0.1", "localhost")
-        client = await stack.enter_async_context(httpx.AsyncClient(base_url=base, verify=False))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=base, verify=False, timeout=60)
+        )
         browser = await stack.enter_async_context(browsing(home))
         yield client, browser, lambda path: base + path
 

@@ -19,7 +19,7 @@ async def test_an_address_is_good_for_as_long_as_its_lease(
     service: SandboxService, *, private: bool
 ) -> None:
     await service.create_pool(PoolSpec(name="web", warm=1))
-    async with httpx.AsyncClient(verify=False) as web:
+    async with httpx.AsyncClient(verify=False, timeout=60) as web:
         async with service.lease("web") as sandbox:
             url = await sandbox.url(PORT, private=private)
             assert await sandbox.url(PORT, private=private) == url

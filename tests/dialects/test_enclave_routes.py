@@ -621,7 +621,7 @@ async def test_the_call_of_a_client_that_leaves_is_ended_and_its_sandbox_replace
 ) -> None:
     async with (
         serving(settings, backends={"native": lambda: backend}) as url,
-        httpx.AsyncClient(base_url=f"{url}/enclave") as client,
+        httpx.AsyncClient(base_url=f"{url}/enclave", verify=False, timeout=60) as client,
     ):
         (member,) = await fill_pool(client)
         with anyio.CancelScope() as scope:

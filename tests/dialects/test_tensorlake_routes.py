@@ -386,7 +386,9 @@ async def test_a_sandbox_whose_claimer_leaves_before_it_is_told_is_terminated(
 ) -> None:
     async with (
         serving(settings, backends={"native": lambda: backend}) as url,
-        httpx.AsyncClient(base_url=url + NAMESPACED, trust_env=False, verify=False) as client,
+        httpx.AsyncClient(
+            base_url=url + NAMESPACED, trust_env=False, verify=False, timeout=60
+        ) as client,
     ):
         pool_id = await new_pool(client, max_containers=1)
         holder = await claim(client, pool_id)
@@ -913,7 +915,9 @@ async def test_pools_are_back_after_a_restart_with_all_that_they_had(
     async def server() -> AsyncGenerator[httpx.AsyncClient]:
         async with (
             serving(durable, backends={"native": FakeBackend}) as url,
-            httpx.AsyncClient(base_url=url + NAMESPACED, trust_env=False, verify=False) as client,
+            httpx.AsyncClient(
+                base_url=url + NAMESPACED, trust_env=False, verify=False, timeout=60
+            ) as client,
         ):
             yield client
 

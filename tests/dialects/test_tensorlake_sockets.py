@@ -45,7 +45,9 @@ def websocket(url: str, path: str, sandbox_id: str, **headers: str) -> connect:
 
 async def test_a_terminal_sends_what_its_command_writes_and_then_its_exit(url: str) -> None:
     sandbox_id = await make(url)
-    async with httpx.AsyncClient(base_url=url, headers=within(sandbox_id)) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers=within(sandbox_id), verify=False, timeout=60
+    ) as client:
         answer = await client.post("/api/v1/pty", json={"command": "echo", "args": ["seen"]})
         assert answer.status_code == 201
         opened = answer.json()
@@ -62,7 +64,9 @@ async def test_a_terminal_sends_what_its_command_writes_and_then_its_exit(url: s
 
 async def test_a_terminal_is_attached_to_by_one_client_that_has_its_token(url: str) -> None:
     sandbox_id = await make(url)
-    async with httpx.AsyncClient(base_url=url, headers=within(sandbox_id)) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers=within(sandbox_id), verify=False, timeout=60
+    ) as client:
         opened = (await client.post("/api/v1/pty", json=SLEEP)).json()
     path = f"/api/v1/pty/{opened['session_id']}/ws"
     token = {"X-PTY-Token": opened["token"]}
@@ -80,12 +84,16 @@ async def test_a_terminal_is_attached_to_by_one_client_that_has_its_token(url: s
 
 async def test_a_terminal_ends_with_its_sandbox(url: str) -> None:
     sandbox_id = await make(url)
-    async with httpx.AsyncClient(base_url=url, headers=within(sandbox_id)) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers=within(sandbox_id), verify=False, timeout=60
+    ) as client:
         opened = (await client.post("/api/v1/pty", json=SLEEP)).json()
         path = f"/api/v1/pty/{opened['session_id']}/ws"
         token = {"X-PTY-Token": opened["token"]}
         async with websocket(url, path, sandbox_id, **token) as attached:
-            async with httpx.AsyncClient(base_url=url + NAMESPACED) as control:
+            async with httpx.AsyncClient(
+                base_url=url + NAMESPACED, verify=False, timeout=60
+            ) as control:
                 assert (await control.delete(f"/sandboxes/{sandbox_id}")).status_code == 200
             with pytest.raises(ConnectionClosed):
                 await attached.recv()
@@ -103,7 +111,9 @@ async def test_a_tunnel_to_where_nothing_listens_is_refused(url: str) -> None:
 async def test_a_program_may_name_the_servers_address_as_its_origin_and_no_other(url: str) -> None:
     sandbox_id = await make(url)
     host = f"{sandbox_id}.local"
-    async with httpx.AsyncClient(base_url=url, headers={"Host": host}) as client:
+    async with httpx.AsyncClient(
+        base_url=url, headers={"Host": host}, verify=False, timeout=60
+    ) as client:
         for origin, status in ((url, 200), (f"http://{host}", 403), ("http://127.0.0.1:1", 403)):
             answer = await client.get("/api/v1/health", headers={"Origin": origin})
             assert answer.status_code == status

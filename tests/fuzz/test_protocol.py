@@ -245,7 +245,11 @@ _ROUND = 64 * 1024
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "bytes")) for name in FLOODS]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("bytes", "deep events")))
+        for name in FLOODS
+    ],
 )
 async def test_no_guest_makes_the_host_hold_more_than_it_is_granted(name: str) -> None:
     pattern = b"".join(raw((1, kind, payload)) for kind, payload in FLOODS[name])

@@ -208,7 +208,7 @@ Counts = tuple[int, int, int, int]
 async def settled_counts(is_right: Callable[[Counts], bool] = lambda _: True) -> Counts:
     """Wait until only the two warm sandboxes are left, each with its spare, and count.
 
-    Fails unless the numbers become right within five seconds.
+    Fails unless the numbers become right within half a minute.
     """
     seen: list[Counts] = []
 
@@ -217,7 +217,7 @@ async def settled_counts(is_right: Callable[[Counts], bool] = lambda _: True) ->
         seen[:] = [counts] if counts is not None else []
         return any(map(is_right, seen))
 
-    assert await anyio.to_thread.run_sync(census.until, is_settled, 5), f"left at {seen}"
+    assert await anyio.to_thread.run_sync(census.until, is_settled, 30), f"left at {seen}"
     return seen[0]
 
 

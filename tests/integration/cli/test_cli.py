@@ -18,7 +18,7 @@ pytestmark = pytest.mark.namespaces
 Done = subprocess.CompletedProcess[str]
 
 
-def sandpool(*arguments: str, given: str = "", timeout: float = 18) -> Done:
+def sandpool(*arguments: str, given: str = "", timeout: float = 100) -> Done:
     return subprocess.run(
         [sys.executable, "-m", "sandpool", *arguments],
         input=given,
@@ -145,7 +145,7 @@ def test_an_interrupt_reaches_the_command_and_is_its_own_to_answer() -> None:
         assert program.stdout is not None
         assert program.stdout.readline() == "up\n"
         program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=10)
+        _, errors = program.communicate(timeout=60)
     assert program.returncode == 130
     assert errors.endswith("KeyboardInterrupt\n")
 

@@ -85,7 +85,7 @@ def test_keys_go_in_and_the_exit_code_comes_out(terminal: Terminal) -> None:
     terminal.until("/dev/pts/")
     terminal.until("31 97")
     terminal.type("exit 7\r")
-    assert terminal.program.wait(15) == 7
+    assert terminal.program.wait(60) == 7
     assert termios.tcgetattr(terminal.slave) == terminal.before
 
 

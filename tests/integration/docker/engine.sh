@@ -28,8 +28,8 @@ install_missing() {
         fi
     done
     if [[ ${#missing[@]} -gt 0 ]]; then
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "${missing[@]}"
+        apt-get update -qq -o Acquire::Retries=5
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -o Acquire::Retries=5 --no-install-recommends "${missing[@]}"
     fi
 }
 

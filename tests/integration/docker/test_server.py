@@ -24,7 +24,7 @@ async def create(url: str, config: dict[str, Any]) -> httpx.Response:
             f"{url}/enclave/sandbox/create",
             params={"sandbox_type": "docker"},
             json=config,
-            timeout=20,
+            timeout=100,
         )
 
 

@@ -127,7 +127,7 @@ async def test_a_creation_cancelled_at_any_moment_leaves_nothing(backend: Native
         with anyio.move_on_after(step * 0.0008):
             box = await backend.create(BoxSpec(), box_id=f"c{step}")
             await box.destroy()
-    assert census.until(lambda: census.descendants(os.getpid()) == before, 5)
+    assert census.until(lambda: census.descendants(os.getpid()) == before, 30)
     box = await backend.create(BoxSpec(), box_id="after")
     assert (await box.run_code("print(1)", RunOptions())).stdout == "1\n"
 

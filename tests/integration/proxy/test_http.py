@@ -44,7 +44,7 @@ async def test_the_address_of_the_api_needs_nothing_else(world: World) -> None:
     box = await world.new_sandbox()
     address = await world.address(box)
     assert address["url"] == f"{world.url}/p/{box}~{address['token']}/{PORT}/"
-    async with httpx.AsyncClient(verify=False) as stranger:
+    async with httpx.AsyncClient(verify=False, timeout=60) as stranger:
         answer = await stranger.get(address["url"] + "x")
     assert (answer.status_code, answer.text) == (200, "GET /x ")
 

@@ -222,7 +222,7 @@ class World:
         try:
             writer.write(data)
             writer.write_eof()
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             await close(writer)
 

@@ -96,7 +96,11 @@ async def wire(settings: ServerSettings) -> AsyncIterator[Wire]:
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
         httpx.AsyncClient(
-            base_url=url, trust_env=False, verify=False, headers={"Authorization": f"Bearer {KEY}"}
+            base_url=url,
+            trust_env=False,
+            verify=False,
+            timeout=PATIENCE,
+            headers={"Authorization": f"Bearer {KEY}"},
         ) as client,
     ):
         assert (await client.post("/v1/pools", json=POOL)).status_code == 201
@@ -412,7 +416,7 @@ async def test_a_host_that_is_no_host_is_refused(wire: Wire, host: str) -> None:
 async def test_an_open_server_answers_only_to_names_of_this_machine() -> None:
     async with (
         serving(ServerSettings(port=0), backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
         found = await client.get("/v1/pools", headers={"Host": "evil.example"})
         assert (found.status_code, found.json()["code"]) == (403, "forbidden_origin")
@@ -510,7 +514,7 @@ async def test_an_upgrade_to_something_else_is_answered_as_if_it_were_none(wire:
 async def test_connections_beyond_the_bound_are_refused_and_the_others_go_on() -> None:
     settings = SETTINGS.model_copy(update={"max_connections": 3})
     async with serving(settings, backends={"native": FakeBackend}) as url:
-        wire = Wire(url, httpx.AsyncClient(verify=False))
+        wire = Wire(url, httpx.AsyncClient(verify=False, timeout=60))
         with anyio.fail_after(PATIENCE):
             held = [await wire.connect() for _ in range(3)]
             await held[0].send(request("GET /healthz HTTP/1.1").replace(b"close", b"keep-alive"))
@@ -530,7 +534,7 @@ async def test_a_namespace_that_calls_too_often_is_told_when_to_come_back() -> N
     limits = NamespaceLimits(requests_per_second=0.01, burst=2)
     settings = SETTINGS.model_copy(update={"default_limits": limits})
     async with serving(settings, backends={"native": FakeBackend}) as url:
-        wire = Wire(url, httpx.AsyncClient(verify=False))
+        wire = Wire(url, httpx.AsyncClient(verify=False, timeout=60))
         answers = [await wire.one(request()) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
         assert answers[2].code == "rate_limited"

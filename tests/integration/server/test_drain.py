@@ -64,10 +64,12 @@ async def test_a_call_in_progress_ends_well_and_then_the_server_does(
 @pytest.mark.namespaces
 async def test_an_idle_connection_holds_up_nothing(tmp_path: Path) -> None:
     with served(tmp_path / "state", tmp_path) as (program, url):
-        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:
+        async with httpx.AsyncClient(
+            base_url=url, trust_env=False, verify=False, timeout=60
+        ) as client:
             assert (await client.get("/healthz")).status_code == 200
             program.send_signal(signal.SIGTERM)
-            assert await anyio.to_thread.run_sync(lambda: program.wait(10)) == 0
+            assert await anyio.to_thread.run_sync(lambda: program.wait(60)) == 0
 
 
 async def test_a_call_that_takes_longer_than_the_grace_is_ended() -> None:
@@ -78,7 +80,7 @@ async def test_a_call_that_takes_longer_than_the_grace_is_ended() -> None:
     async with anyio.create_task_group() as group:
         async with (
             serving(settings, backends={"native": lambda: backend}) as url,
-            httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
+            httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=60) as client,
         ):
             await client.post("/v1/pools", json=pool)
             (await client.post("/v1/pools/full/claim")).raise_for_status()

@@ -173,7 +173,7 @@ async def test_an_archive_that_was_read_can_be_unpacked(place: Place) -> None:
 
 
 async def test_a_client_that_stalls_in_an_upload_is_cut_off() -> None:
-    settings = ServerSettings(port=0, body_timeout=0.05)
+    settings = ServerSettings(port=0, body_timeout=0.5)
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
         httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=30) as client,
@@ -250,7 +250,7 @@ async def test_files_of_another_namespace_are_not_there() -> None:
     settings = ServerSettings(port=0)
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
         answer = await client.get("/v1/sandboxes/nobody/files", params={"path": "f"})
         assert code(answer) == (404, "sandbox_not_found")

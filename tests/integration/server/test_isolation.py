@@ -284,7 +284,7 @@ async def test_one_namespaces_bounds_are_not_the_others() -> None:
     settings = SETTINGS.model_copy(update={"limits": {"bob-1": small}})
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
         for name, statuses in {
             "bob-1": ["201", "429 no_capacity", "429 no_capacity", "201", "429 no_capacity"],
@@ -310,7 +310,7 @@ async def test_one_namespaces_rate_is_not_the_others() -> None:
     settings = SETTINGS.model_copy(update={"limits": {"bob-1": rare}})
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
         told: dict[str, list[int]] = {}
         for name in ("bob-1", "ann-1"):

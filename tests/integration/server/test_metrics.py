@@ -29,7 +29,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with (
         serving(SETTINGS, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
         client.headers["X-API-Key"] = KEYS["ann"]
         yield client

@@ -22,7 +22,7 @@ async def server(state_dir: Path) -> AsyncIterator[httpx.AsyncClient]:
     settings = ServerSettings(port=0, state_dir=state_dir)
     async with (
         serving(settings, backends={"native": FakeBackend}) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, verify=False, timeout=60) as client,
     ):
         yield client
 

@@ -58,14 +58,14 @@ async def get(url: str) -> str:
     """Return what a server answers."""
     # Without certificates, which take longer to load than all the rest.
     no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    async with httpx.AsyncClient(trust_env=False, timeout=15, verify=no_tls) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60, verify=no_tls) as client:
         answer = await client.get(url)
     return answer.raise_for_status().text
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what no event announces."""
-    for _ in range(1_000):
+    for _ in range(4_000):
         if await condition():
             return
         await anyio.sleep(0.02)

@@ -131,7 +131,7 @@ def test_m23_when_the_manager_is_killed_no_service_is_left(
         reap()
         return census.take().descendants == before.descendants
 
-    assert census.until(is_clean, 10)
+    assert census.until(is_clean, 30)
     with pytest.raises(httpx.TransportError):
         anyio.run(get, url)
 

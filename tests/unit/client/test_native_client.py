@@ -75,7 +75,7 @@ def test_an_interrupted_run_leaves_nothing_running(client: SandboxClient) -> Non
             except FileMissing:
                 return False
 
-        if census.until(has_begun, 10):
+        if census.until(has_begun, 30):
             signal.pthread_kill(main, signal.SIGINT)
 
     interrupter = threading.Thread(target=interrupt_once_it_runs)
@@ -138,4 +138,4 @@ def test_a_client_that_is_never_closed_ends_with_its_program(ending: str, code: 
     assert program.returncode == code, program.stderr
     pids = program.stdout.split()
     assert pids
-    assert census.until(lambda: not any(map(is_running, pids)), 5)
+    assert census.until(lambda: not any(map(is_running, pids)), 30)

@@ -335,7 +335,7 @@ def run_program(program: str) -> str:
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PREAMBLE + program],
         capture_output=True,
         text=True,
-        timeout=15,
+        timeout=100,
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
