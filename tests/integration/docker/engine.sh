@@ -122,11 +122,11 @@ end() {
 }
 
 stop() {
-    local dir=$1 file containers arguments
+    local dir=$1 file containers arguments tenth
     [[ -d $dir ]] || return 0
     dir=$(readlink -f "$dir")
     if answers "$dir"; then
-        containers=$(docker -H "unix://$dir/docker.sock" ps --all --quiet)
+        containers=$(docker -H "unix://$dir/docker.sock" ps --all --quiet) || containers=
         # Word splitting is meant: one argument for each container.
         [[ -z $containers ]] || docker -H "unix://$dir/docker.sock" rm -f $containers >/dev/null || true
     fi
@@ -145,7 +145,12 @@ stop() {
     done
     awk -v below="$dir/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | sort -r |
         while read -r place; do umount -l "$place" || true; done
-    rm -rf "$dir"
+    # What was killed just now may still be writing.
+    for ((tenth = 0; tenth < 10 * PATIENCE; tenth++)); do
+        rm -rf "$dir" 2>/dev/null && return
+        sleep 0.1
+    done
+    fail "$dir cannot be removed"
 }
 
 [[ $# -eq 2 ]] || fail "usage: engine.sh start|stop|launch DIR"
