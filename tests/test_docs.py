@@ -12,11 +12,18 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from sandpool import errors
+from sandpool.clock import MonotonicClock
 from sandpool.models import PoolSpec
+from sandpool.server import ServerSettings
+from sandpool.server.app import create_routes
+from sandpool.wire import problems
+from tests.integration.server.table import walk
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")]
@@ -135,3 +142,91 @@ def test_the_pool_page_has_every_field_with_its_default() -> None:
     }
     fields["health_check"] = "HealthCheck()"
     assert shown == {name: text.replace("'", '"') for name, text in fields.items()}
+
+
+HTTP_PAGE = "docs/reference/http-api.md"
+
+
+@pytest.fixture(scope="module")
+def routes() -> FastAPI:
+    return create_routes(ServerSettings(), backends=None, clock=MonotonicClock(), journal=None)
+
+
+def is_native(path: str) -> bool:
+    """Whether a path is the native API's own, and no other interface's or the description's."""
+    words = path.split("/")
+    return words[1] in ("v1", "claim", "healthz", "metrics") and "namespaces" not in words
+
+
+def http_rows() -> dict[str, str]:
+    """Return the rows of routes; what is "the same" stands in the row above."""
+    found: dict[str, str] = {}
+    above = ""
+    for route, *cells in table(HTTP_PAGE):
+        row = " ".join(cells)
+        if re.match(r"`[A-Z]+ /", route):
+            found[route.strip("`")] = row + above * ("the same" in row)
+        above = row
+    return found
+
+
+def test_the_http_page_has_every_route_and_no_other(routes: FastAPI) -> None:
+    there = {str(route) for route in walk(routes.routes) if is_native(route.path)}
+    assert set(http_rows()) == there
+
+
+def test_the_http_page_says_what_each_route_takes_and_the_status_of_its_answer(
+    routes: FastAPI,
+) -> None:
+    document = routes.openapi()
+    rows = http_rows()
+    missing: list[str] = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            row = rows.get(f"{method.upper()} {path}", "") if is_native(path) else None
+            if row is None:
+                continue
+            status = next(code for code in operation["responses"] if code.startswith("2"))
+            wanted = [status, *taken_by(operation, document)]
+            missing += [f"{method} {path}: {word}" for word in wanted if word not in row]
+    assert missing == []
+
+
+def taken_by(operation: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    """Return how a route's parameters and the fields of its body stand on the page."""
+    found = [
+        f"`?{each['name']}=`" if each["in"] == "query" else f"`{each['name']}`"
+        for each in operation.get("parameters", [])
+        # What is in the path needs no words, and leases have a chapter.
+        if each["in"] != "path" and each["name"] != "X-Sandpool-Lease"
+    ]
+    found = [word.replace("`last-event-id`", "`Last-Event-ID`") for word in found]
+    content = operation.get("requestBody", {}).get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    for option in schema.get("anyOf", [schema]):
+        name = option.get("$ref", "").rpartition("/")[2]
+        if name == "PoolSpec":
+            found.append("a definition")
+        elif name:
+            fields = document["components"]["schemas"][name]["properties"]
+            found += [f"`{field}`" for field in fields]
+    return found
+
+
+def test_the_http_page_has_every_code_with_its_status() -> None:
+    shown = {
+        code: int(row[0])
+        for row in table(HTTP_PAGE)
+        if row[0].isdigit()
+        for code in re.findall(r"`(\w+)`", row[1])
+    }
+    ours = {"internal_error", "method_not_allowed", "route_not_found"}
+    """What the server answers that is no class of `errors`."""
+    of_callers = {"sandpool_error", "remote_error", "server_unreachable"}
+    """What no server answers."""
+    known = {
+        code: problems.status_of(problems.decode(500, {"code": code}))
+        for code in set(errors.registry()) - of_callers
+    }
+    assert {code: status for code, status in shown.items() if code not in ours} == known
+    assert ours <= set(shown)

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 import anyio
 from fastapi import FastAPI, Request
@@ -31,6 +32,7 @@ from sandpool.server.bodies import Bodies
 from sandpool.server.departure import Departure
 from sandpool.server.durable import DurableManager
 from sandpool.server.events import Feed
+from sandpool.server.examples import add_examples
 from sandpool.server.framing import Framing
 from sandpool.server.idempotency import Idempotency
 from sandpool.server.journal import Journal
@@ -62,6 +64,14 @@ _UPLOADS = re.compile(r"/(files|archive)(/|$)")
 """Paths whose bodies are contents, and may be as long as an upload."""
 
 Backends = Mapping[str, Callable[[], Backend]]
+
+
+class _Application(FastAPI):
+    """The routes, and their description."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, with examples."""
+        return add_examples(super().openapi())
 
 
 def create_app(
@@ -120,7 +130,7 @@ def create_routes(
                 await tenants.aclose()
                 group.cancel_scope.cancel()
 
-    app = FastAPI(
+    app = _Application(
         title="sandpool",
         summary="Warm pools of isolated sandboxes.",
         version=version("sandpool"),

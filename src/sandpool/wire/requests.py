@@ -124,5 +124,10 @@ class ToolCall(Value):
     """A tool's parameters."""
 
     parameters: dict[str, Any] = Field(default_factory=dict, repr=False)
+
+
+class PooledToolCall(ToolCall):
+    """A tool's parameters, for whichever sandbox of a pool is free."""
+
     timeout: float | None = Field(default=None, ge=0, le=86_400)
-    """Where the call is for a pool: seconds to wait for a sandbox."""
+    """Seconds to wait for one."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from sandpool.server import ServerSettings
+from sandpool.server.examples import EXAMPLES
 from sandpool.testing import FakeBackend
 from sandpool.wire import problems
 from tests.dialects.application import in_memory
@@ -34,6 +37,31 @@ async def test_every_route_describes_its_refusals_as_problems(api: httpx.AsyncCl
     assert refusals
     assert {place for place, types in refusals.items() if types != [problems.MEDIA_TYPE]} == set()
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+async def test_every_body_of_a_native_call_is_described_with_an_example(
+    api: httpx.AsyncClient,
+) -> None:
+    document = (await api.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    lacking: list[str] = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            content = operation.get("requestBody", {}).get("content", {})
+            schema = content.get("application/json", {}).get("schema", {})
+            for option in schema.get("anyOf", [schema]):
+                name = option.get("$ref", "").rpartition("/")[2]
+                if path.startswith("/v1") and name and "examples" not in schemas[name]:
+                    lacking.append(f"{method} {path}")
+    assert lacking == []
+
+
+@pytest.mark.parametrize(("model", "example"), EXAMPLES.items())
+def test_an_example_is_what_its_model_takes(
+    model: type[BaseModel], example: dict[str, Any]
+) -> None:
+    taken = model.model_validate_json(json.dumps(example))
+    assert set(example) <= taken.model_fields_set
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,11 @@ parameters or body this module does not know fails.
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from starlette.routing import BaseRoute
 
 from sandpool.clock import MonotonicClock
 from sandpool.dialects import tensorlake
@@ -21,6 +18,7 @@ from sandpool.server import KeySettings, NamespaceLimits, ServerSettings, servin
 from sandpool.server.app import create_routes
 from sandpool.server.keys import fingerprint
 from sandpool.testing import FakeBackend
+from tests.integration.server.table import Route, walk
 
 pytestmark = pytest.mark.anyio
 
@@ -53,41 +51,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /v1/namespaces/{namespace}/sandbox-pools/{pool_id}": {"image": "host"},
 }
 """What a route needs to be given before it looks for what its path names."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """One route as it can be called."""
-
-    method: str
-    """`WS` for a WebSocket."""
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-    @property
-    def parameters(self) -> list[str]:
-        return re.findall(r"{(\w+)(?::\w+)?}", self.path)
-
-    def fill(self, things: dict[str, str]) -> str:
-        """Return its path with these ids; `KeyError` for a parameter that this module lacks."""
-        values = HARMLESS | things
-        return re.sub(r"{(\w+)(?::\w+)?}", lambda match: values[match[1]], self.path)
-
-
-def walk(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[Route]:
-    """Return all routes, also those of routers inside of routers."""
-    for route in routes:
-        inner: Any = getattr(route, "original_router", None)
-        if inner is not None:
-            context: Any = getattr(route, "include_context")  # noqa: B009 - FastAPI's own type
-            yield from walk(inner.routes, prefix + context.prefix)
-            continue
-        path = prefix + str(getattr(route, "path", ""))
-        for method in sorted(getattr(route, "methods", None) or {"WS"}):
-            if method != "HEAD":
-                yield Route(method, path)
 
 
 _app = create_routes(SETTINGS, backends=None, clock=MonotonicClock(), journal=None)
@@ -139,7 +102,7 @@ class World:
             }
         method = "GET" if route.method == "WS" else route.method
         body = BODIES.get(str(route), {}) if method in ("POST", "PUT", "PATCH") else None
-        path = route.fill(things)
+        path = route.fill(HARMLESS | things)
         return await self.bob.request(method, path, params=QUERY, json=body, headers=headers)
 
 

@@ -20,7 +20,7 @@ from sandpool.wire.requests import (
     InitializePool,
     Leased,
     LeaseRequest,
-    ToolCall,
+    PooledToolCall,
 )
 
 router = APIRouter(prefix="/v1", tags=["pools"])
@@ -156,9 +156,11 @@ async def initialize(tenant: CurrentTenant, body: InitializePool | None = None) 
 
 
 @router.post("/execute/{tool}")
-async def execute(tool: str, tenant: CurrentTenant, body: ToolCall | None = None) -> ToolResult:
+async def execute(
+    tool: str, tenant: CurrentTenant, body: PooledToolCall | None = None
+) -> ToolResult:
     """Borrow a sandbox of the pool without a name, run one tool in it, and give it back."""
-    call = body or ToolCall()
+    call = body or PooledToolCall()
     return await tenant.manager.execute_tool_in_pool(tool, call.parameters, call.timeout)
 
 
