@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandpool.errors import PayloadTooLarge, RequestTimeout, SandpoolError
 from sandpool.server.answers import send_problem
+from sandpool.server.framing import has_body
 
 
 class Bodies:
@@ -22,7 +23,7 @@ class Bodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, its body watched."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not has_body(scope):
             await self._app(scope, receive, send)
             return
         most = self._most(scope)

@@ -6,12 +6,16 @@ sandbox to nobody.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
+from anyio.abc import TaskGroup
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sandpool.server.framing import has_body
 
 _log = logging.getLogger(__name__)
 
@@ -40,12 +44,19 @@ class Departure:
             await self._app(scope, receive, send)
             return
         scope[_UNDO] = []
-        client = _Client(receive, send)
+        client = _Client(receive, send, has_body=has_body(scope))
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(client.watch, group.cancel_scope)
-                await self._app(scope, client.receive, client.send)
-                group.cancel_scope.cancel()
+                # Most calls end before anything else has its turn, and a task of their own would
+                # take longer than they do.
+                watching = asyncio.get_running_loop().call_soon(client.be_watched, group)
+                try:
+                    await self._app(scope, client.receive, client.send)
+                finally:
+                    watching.cancel()
+                # After a whole answer the watcher ends by itself: a server has no more to tell.
+                if not client.has_heard:
+                    group.cancel_scope.cancel()
         finally:
             if not client.has_heard:
                 await _take_back(scope[_UNDO])
@@ -54,9 +65,10 @@ class Departure:
 class _Client:
     """One request's client: reads from it only what the request asks for, and then watches it."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
         self._receive = receive
         self._send = send
+        self._has_body = has_body
         self._is_body_read = anyio.Event()
         self._has_left = anyio.Event()
         self.has_heard = False
@@ -66,6 +78,10 @@ class _Client:
         if self._is_body_read.is_set():
             await self._has_left.wait()
             return {"type": "http.disconnect"}
+        if not self._has_body:
+            # The server says so too, and the watcher may have heard it already.
+            self._is_body_read.set()
+            return {"type": "http.request", "body": b"", "more_body": False}
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._has_left.set()
@@ -77,10 +93,16 @@ class _Client:
         await self._send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.has_heard = True
+            # Whether it was or not, nobody is going to.
+            self._is_body_read.set()
 
-    async def watch(self, scope: anyio.CancelScope) -> None:
-        await self._is_body_read.wait()
-        while not self._has_left.is_set():
+    def be_watched(self, group: TaskGroup) -> None:
+        group.start_soon(self._watch, group.cancel_scope)
+
+    async def _watch(self, scope: anyio.CancelScope) -> None:
+        if self._has_body:
+            await self._is_body_read.wait()
+        while not self.has_heard and not self._has_left.is_set():
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._has_left.set()

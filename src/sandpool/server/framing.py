@@ -50,6 +50,14 @@ def check_head(scope: Scope) -> None:
         raise BadRequest("a body has one length: Content-Length or Transfer-Encoding, not both")
 
 
+def has_body(scope: Scope) -> bool:
+    """Whether the request's head announces a body; without, HTTP/1.1 has none."""
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
+
+
 def _closing(send: Send) -> Send:
     async def send_last(message: Message) -> None:
         if message["type"] == "http.response.start":
