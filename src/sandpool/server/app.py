@@ -35,6 +35,7 @@ from sandpool.server.events import Feed
 from sandpool.server.examples import add_examples
 from sandpool.server.framing import Framing
 from sandpool.server.idempotency import Idempotency
+from sandpool.server.index import Index
 from sandpool.server.journal import Journal
 from sandpool.server.keys import KeyRing
 from sandpool.server.metrics import Measure, Metrics
@@ -150,8 +151,10 @@ def create_routes(
         health, metrics, events, pools, claims, sandboxes, leases, ports,
         runs, files, contexts, images,
     ):  # fmt: skip
-        app.include_router(routes.router, responses=problems.RESPONSES)
+        # Not included: each router inside of another is matched twice.
+        app.router.routes += routes.router.routes
     dialects.mount(app, settings, clock)
+    app.router.middleware_stack = Index(app.router)
     app.exception_handler(SandpoolError)(_answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(WebSocketRequestValidationError, _refuse_invalid)

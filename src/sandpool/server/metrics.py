@@ -90,6 +90,20 @@ class _Requests:
             registry=self.registry,
             buckets=_BUCKETS,
         )
+        # Finding a series by its labels takes longer than counting in it.
+        self._series: dict[tuple[str, str, str], tuple[Counter, Histogram | None]] = {}
+
+    def add(self, method: str, route: str, status: str, seconds: float | None) -> None:
+        """Count a request."""
+        labels = (method, route, status)
+        series = self._series.get(labels)
+        if series is None:
+            times = None if seconds is None else self.seconds.labels(method, route)
+            series = self._series[labels] = self.count.labels(*labels), times
+        count, times = series
+        count.inc()
+        if times is not None and seconds is not None:
+            times.observe(seconds)
 
 
 class Metrics:
@@ -114,10 +128,7 @@ class Metrics:
         if namespace is None:
             self._refused.labels(status).inc()
             return
-        requests = self._of(namespace)
-        requests.count.labels(method, route, status).inc()
-        if seconds is not None:
-            requests.seconds.labels(method, route).observe(seconds)
+        self._of(namespace).add(method, route, status, seconds)
 
     def _of(self, namespace: str) -> _Requests:
         found = self._requests.get(namespace)
@@ -231,6 +242,8 @@ def route_of(scope: Scope) -> str:
     # A route knows its template below its router only; what comes before are words, or names of
     # parameters that the template does not have.
     template: str = route.path
+    if template.count("/") == scope["path"].count("/"):
+        return template  # nothing comes before it
     parameters: dict[str, Any] = scope.get("path_params", {})
     own = set(re.findall(r"{(\w+)", template))
     slashes = template.count("/") + sum(str(parameters.get(name, "")).count("/") for name in own)

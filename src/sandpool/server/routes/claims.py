@@ -12,9 +12,10 @@ from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from sandpool.errors import ForbiddenOrigin
 from sandpool.server.context import CurrentTenant, PoolName
 from sandpool.server.routes.pools import take
+from sandpool.wire import problems
 from sandpool.wire.requests import ClaimRequest
 
-router = APIRouter(tags=["pools"])
+router = APIRouter(tags=["pools"], responses=problems.RESPONSES)
 
 
 @router.get("/claim/{pool}")

@@ -11,10 +11,12 @@ from sandpool.server.context import CurrentSandbox
 from sandpool.server.departure import undo_if_unheard
 from sandpool.server.following import ANSWERS_EVENTS, Followed
 from sandpool.service import OnOutput
-from sandpool.wire import events
+from sandpool.wire import events, problems
 from sandpool.wire.contexts import Cell, ContextState, NewContext, write_result
 
-router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}/contexts", tags=["contexts"])
+router = APIRouter(
+    prefix="/v1/sandboxes/{sandbox_id}/contexts", tags=["contexts"], responses=problems.RESPONSES
+)
 
 _ContextId = Annotated[str, Path(description="The interpreter's id.", max_length=128)]
 _Accept = Annotated[str, Header(include_in_schema=False)]

@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 from sandpool.server.context import CurrentTenant
 from sandpool.server.events import Feed
 from sandpool.server.following import ANSWERS_EVENTS
-from sandpool.wire import events
+from sandpool.wire import events, problems
 
-router = APIRouter(prefix="/v1", tags=["server"])
+router = APIRouter(prefix="/v1", tags=["server"], responses=problems.RESPONSES)
 
 
 @router.get("/events", response_class=Response, responses=ANSWERS_EVENTS)

@@ -18,6 +18,7 @@ from sandpool.manager.local_sandbox import LocalSandbox
 from sandpool.models import DirEntry
 from sandpool.server.context import CurrentSandbox
 from sandpool.server.settings import ServerSettings
+from sandpool.wire import problems
 from sandpool.wire.files import (
     LONGEST_PATH,
     MODE_PATTERN,
@@ -27,7 +28,9 @@ from sandpool.wire.files import (
     parse_mode,
 )
 
-router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["files"])
+router = APIRouter(
+    prefix="/v1/sandboxes/{sandbox_id}", tags=["files"], responses=problems.RESPONSES
+)
 
 _BYTES = "application/octet-stream"
 _TAR = "application/x-tar"

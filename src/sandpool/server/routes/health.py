@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from sandpool.server.context import CurrentTenant
+from sandpool.wire import problems
 
 _VERSION = version("sandpool")
 
-router = APIRouter(tags=["server"])
+router = APIRouter(tags=["server"], responses=problems.RESPONSES)
 
 
 @router.get("/healthz")

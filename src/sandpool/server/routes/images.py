@@ -6,8 +6,9 @@ from fastapi import APIRouter
 
 from sandpool.models import ImageInfo
 from sandpool.server.context import CurrentTenant
+from sandpool.wire import problems
 
-router = APIRouter(prefix="/v1", tags=["images"])
+router = APIRouter(prefix="/v1", tags=["images"], responses=problems.RESPONSES)
 
 
 @router.get("/images")

@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from sandpool.server.context import CurrentTenant
+from sandpool.wire import problems
 from sandpool.wire.requests import LeaseState
 
-router = APIRouter(prefix="/v1", tags=["leases"])
+router = APIRouter(prefix="/v1", tags=["leases"], responses=problems.RESPONSES)
 
 _LeaseId = Annotated[str, Path(description="The lease's id.", max_length=128)]
 

@@ -9,8 +9,9 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from sandpool.server.context import CurrentTenant
 from sandpool.server.metrics import Metrics
+from sandpool.wire import problems
 
-router = APIRouter(tags=["server"])
+router = APIRouter(tags=["server"], responses=problems.RESPONSES)
 
 _AnswersText: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}}

@@ -14,6 +14,7 @@ from sandpool.server.context import CurrentTenant, PoolName
 from sandpool.server.departure import undo_if_unheard
 from sandpool.server.routes.ports import give_address, write_address
 from sandpool.server.tenants import Tenant
+from sandpool.wire import problems
 from sandpool.wire.requests import (
     Claimed,
     ClaimRequest,
@@ -23,7 +24,7 @@ from sandpool.wire.requests import (
     PooledToolCall,
 )
 
-router = APIRouter(prefix="/v1", tags=["pools"])
+router = APIRouter(prefix="/v1", tags=["pools"], responses=problems.RESPONSES)
 
 
 @router.post("/pools", status_code=201)

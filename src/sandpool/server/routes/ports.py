@@ -11,9 +11,10 @@ from sandpool.server.addresses import AddressBook
 from sandpool.server.context import CurrentTenant, LeaseId, SandboxId
 from sandpool.server.settings import ServerSettings
 from sandpool.server.tenants import Tenant
+from sandpool.wire import problems
 from sandpool.wire.requests import PortAddress
 
-router = APIRouter(prefix="/v1", tags=["ports"])
+router = APIRouter(prefix="/v1", tags=["ports"], responses=problems.RESPONSES)
 
 _Port = Annotated[int, Path(ge=1, le=65_535, description="A port inside the sandbox.")]
 

@@ -12,10 +12,10 @@ from sandpool.server.attached import serve_process, serve_stream
 from sandpool.server.context import CurrentSandbox
 from sandpool.server.following import ANSWERS_EVENTS, Followed
 from sandpool.service import OnOutput
-from sandpool.wire import events
+from sandpool.wire import events, problems
 from sandpool.wire.runs import CodeRun, CommandRun
 
-router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["runs"])
+router = APIRouter(prefix="/v1/sandboxes/{sandbox_id}", tags=["runs"], responses=problems.RESPONSES)
 
 _Accept = Annotated[str, Header(include_in_schema=False)]
 

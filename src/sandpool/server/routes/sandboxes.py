@@ -12,9 +12,10 @@ from sandpool.models import SandboxInfo, SandboxStatus, ToolResult
 from sandpool.server.context import CurrentSandbox, CurrentTenant, SandboxId
 from sandpool.server.departure import undo_if_unheard
 from sandpool.server.tenants import Tenant
+from sandpool.wire import problems
 from sandpool.wire.requests import Extension, NewSandbox, SandboxPage, ToolCall
 
-router = APIRouter(prefix="/v1", tags=["sandboxes"])
+router = APIRouter(prefix="/v1", tags=["sandboxes"], responses=problems.RESPONSES)
 
 _LARGEST_PAGE = 1_000
 
