@@ -52,6 +52,9 @@ CREATE TABLE IF NOT EXISTS keys (
 _EPOCHS_PER_BOOT = 1 << 32
 """More leases than one pool can give out in one life of the server."""
 
+_GATHER = 0.02
+"""Seconds in which notes are gathered before they are written."""
+
 _KEPT_BOOTS = 2
 """For how many starts the leases of an earlier life are remembered."""
 
@@ -131,6 +134,8 @@ class Journal:
         """Write notes as they come, until cancelled."""
         while True:
             await self._noted.wait()
+            # Else each lease would be a transaction, in a thread that is in the way of its answer.
+            await anyio.sleep(_GATHER)
             self._noted = anyio.Event()
             # Cancel: what is not written yet is written by `close`.
             await self._in_thread(self._write_notes)
