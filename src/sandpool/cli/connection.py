@@ -61,7 +61,7 @@ class Connection:
         try:
             code = anyio.run(call)
         except SandpoolError as error:
-            exits.fail_call(error)
+            code = exits.tell(error)
         raise typer.Exit(code)
 
 

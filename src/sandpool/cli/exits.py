@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn
 
 import typer
@@ -22,11 +23,24 @@ OURS = 125
 """Something of ours failed, not the command; the same as of `docker run`."""
 
 
-def fail_call(error: SandpoolError) -> NoReturn:
-    """Say what a server would not do, and end."""
+def tell(error: SandpoolError) -> int:
+    """Say what a server would not do, and return the exit code that goes with it."""
     typer.echo(f"sandpool: {error}", err=True)
     is_passing = isinstance(error, AcquireTimeout | NoCapacity | RateLimited)
-    raise typer.Exit(NOT_IN_TIME if is_passing else FAILED)
+    return NOT_IN_TIME if is_passing else FAILED
+
+
+async def each(names: Iterable[str], act: Callable[[str], Awaitable[object]]) -> int:
+    """Act on each of these and print its name; what fails is told, and keeps none from its turn."""
+    code = OK
+    for name in names:
+        try:
+            await act(name)
+        except SandpoolError as error:
+            code = tell(error)
+        else:
+            print(name)
+    return code
 
 
 def fail(error: SandpoolError) -> NoReturn:

@@ -80,11 +80,8 @@ async def update(manager: SandboxService, name: str, changes: Mapping[str, Any])
 
 
 async def delete(manager: SandboxService, names: list[str], *, force: bool) -> int:
-    """Remove pools, each in its turn; the first that cannot be removed ends it."""
-    for name in names:
-        await manager.delete_pool(name, force=force)
-        print(name)
-    return exits.OK
+    """Remove pools."""
+    return await exits.each(names, lambda name: manager.delete_pool(name, force=force))
 
 
 async def top(

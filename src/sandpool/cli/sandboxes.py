@@ -79,20 +79,22 @@ async def logs(manager: HttpSandboxManager, sandbox_id: str) -> int:
 
 async def stop(manager: HttpSandboxManager, sandbox_ids: list[str]) -> int:
     """End the processes of sandboxes and keep their records."""
-    for sandbox_id in sandbox_ids:
+
+    async def end(sandbox_id: str) -> None:
         if not await manager.stop_sandbox(sandbox_id):
             raise missing_sandbox(sandbox_id)
-        print(sandbox_id)
-    return exits.OK
+
+    return await exits.each(sandbox_ids, end)
 
 
 async def delete(manager: HttpSandboxManager, sandbox_ids: list[str]) -> int:
     """End sandboxes and forget them."""
-    for sandbox_id in sandbox_ids:
+
+    async def end(sandbox_id: str) -> None:
         if not await manager.delete_sandbox(sandbox_id):
             raise missing_sandbox(sandbox_id)
-        print(sandbox_id)
-    return exits.OK
+
+    return await exits.each(sandbox_ids, end)
 
 
 async def extend(manager: HttpSandboxManager, sandbox_id: str, lifetime: float) -> int:

@@ -179,6 +179,16 @@ def test_a_command_runs_in_a_sandbox_and_ends_ours(sandpool: Caller, box: str) -
     assert done.stdout == "12\n"
 
 
+def test_one_that_cannot_be_removed_keeps_no_other_from_its_turn(sandpool: Caller) -> None:
+    made = [sandpool.says("sandbox", "create").strip() for _ in range(2)]
+    done = sandpool("sandbox", "rm", made[0], "nobody", made[1])
+    assert done.stdout.split() == made
+    assert (done.exit_code, "nobody" in done.stderr) == (1, True)
+    sandpool.says("pool", "create", "rl", "--warm", "0")
+    done = sandpool("pool", "delete", "none", "rl")
+    assert (done.exit_code, done.stdout) == (1, "rl\n")
+
+
 def test_a_stopped_sandbox_keeps_its_record_and_a_removed_one_does_not(
     sandpool: Caller, box: str
 ) -> None:
