@@ -52,7 +52,7 @@ def doctor(
     try:
         anyio.run(lambda: clear(as_json=as_json))
     except SandpoolError as error:
-        exits.fail_call(error)
+        raise typer.Exit(exits.tell(error)) from error
 
 
 @app.command()

@@ -64,7 +64,7 @@ def add_image(
     try:
         add(source, name, platform)
     except SandpoolError as error:
-        exits.fail_call(error)
+        raise typer.Exit(exits.tell(error)) from error
 
 
 @app.command("pull")
@@ -82,7 +82,7 @@ def pull_image(
     try:
         pull(reference, name, platform, plain_http=plain_http)
     except SandpoolError as error:
-        exits.fail_call(error)
+        raise typer.Exit(exits.tell(error)) from error
 
 
 @app.command("rm")
@@ -93,7 +93,7 @@ def remove_images(names: Annotated[list[str], typer.Argument(help="The images' n
     try:
         remove(names)
     except SandpoolError as error:
-        exits.fail_call(error)
+        raise typer.Exit(exits.tell(error)) from error
 
 
 @app.command("prune")
@@ -104,4 +104,4 @@ def prune_images() -> None:
     try:
         prune()
     except SandpoolError as error:
-        exits.fail_call(error)
+        raise typer.Exit(exits.tell(error)) from error
