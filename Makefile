@@ -17,7 +17,7 @@ DEV := $(VENV)/.dev-installed
 # The clients of other systems have an environment of their own: none of their needs is one of ours.
 THIRDPARTY := .venv-thirdparty/.installed
 
-# What `make test` leaves out: what needs more than this host's kernel, or more than its two minutes.
+# What `make test` leaves out: what needs more than this host's kernel, or more time than it has.
 HOST_ONLY := not slow and not benchmark and not docker and not network and not ray and not thirdparty
 
 # One worker for each processor.  A file's tests stay together: they share what they are slow to make.
@@ -37,7 +37,7 @@ thirdparty: $(THIRDPARTY)  ## Make .venv-thirdparty, with the clients of other s
 demo: $(RUNTIME)  ## Run the main job end to end on this machine
 	$(BIN)/sandpool demo
 
-test: $(DEV)  ## Test all that needs no more than this host's kernel (about two minutes)
+test: $(DEV)  ## Test all that needs no more than this host's kernel (about three minutes)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(HOST_ONLY)" $(PYTEST_ARGS)
 
 test-unit: $(DEV)  ## Test without any sandbox (seconds)
