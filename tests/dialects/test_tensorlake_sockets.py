@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import anyio
 import httpx
 import pytest
 from websockets import ConnectionClosed, InvalidStatus
@@ -32,7 +33,11 @@ async def make(url: str) -> str:
     async with httpx.AsyncClient(
         base_url=url + NAMESPACED, trust_env=False, verify=False
     ) as client:
-        return str((await client.post("/sandboxes", json={})).json()["sandbox_id"])
+        sandbox_id = str((await client.post("/sandboxes", json={})).json()["sandbox_id"])
+        # The answer does not wait for longer than clients do.
+        while (await client.get(f"/sandboxes/{sandbox_id}")).json()["status"] == "pending":
+            await anyio.lowlevel.checkpoint()
+        return sandbox_id
 
 
 def websocket(url: str, path: str, sandbox_id: str, **headers: str) -> connect:
