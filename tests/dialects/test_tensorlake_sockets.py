@@ -31,7 +31,7 @@ async def url() -> AsyncIterator[str]:
 
 async def make(url: str) -> str:
     async with httpx.AsyncClient(
-        base_url=url + NAMESPACED, trust_env=False, verify=False
+        base_url=url + NAMESPACED, trust_env=False, verify=False, timeout=60
     ) as client:
         sandbox_id = str((await client.post("/sandboxes", json={})).json()["sandbox_id"])
         # The answer does not wait for longer than clients do.
