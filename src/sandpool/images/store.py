@@ -207,7 +207,7 @@ class ImageStore:
         reference = Reference.parse(name)
         if reference.digest is not None:
             raise InvalidSpec(f"image {name!r}: a name that is given has no digest")
-        with _translated(name), self._adding(), self.scratch() as scratch:
+        with _translated(name), self._adding(), self._scratch() as scratch:
             diff_ids, about = self._unpack(candidate, scratch, progress or _tell_nobody)
             image = StoredImage(
                 name=reference.name,
@@ -231,7 +231,7 @@ class ImageStore:
         return image
 
     @contextmanager
-    def scratch(self) -> Generator[Path]:
+    def _scratch(self) -> Generator[Path]:
         """Give a directory that is removed at the end; by the next who is alone, if we are killed.
 
         Only who adds may have one: what is there while nobody adds is nobody's.
@@ -248,10 +248,12 @@ class ImageStore:
     def adding(self, name: str) -> Generator[Path]:
         """Keep the store as it is while an image is being got, and give a directory for that.
 
-        Raises `ImageNotStored` for what the disk does not let us do.
+        What no image has any more once it has been got is taken away.  Raises `ImageNotStored` for
+        what the disk does not let us do.
         """
-        with _translated(name), self._adding(), self.scratch() as scratch:
+        with _translated(name), self._adding(), self._scratch() as scratch:
             yield scratch
+        self.collect()
 
     def _unpack(
         self, candidate: Candidate, scratch: Path, progress: Progress

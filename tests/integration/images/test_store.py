@@ -245,6 +245,14 @@ def test_many_add_the_same_at_once_and_all_have_it(store: ImageStore) -> None:
     assert len(content(store)["chains"]) == 2
 
 
+def test_what_a_name_had_before_goes_when_the_new_image_is_there(store: ImageStore) -> None:
+    with store.adding("app"):
+        store.add("app", candidate(BASE))
+    with store.adding("app"):
+        new = store.add("app", candidate(tar(("bin/sh", FILE, "new"))))
+    assert content(store)["chains"] == [new.chain]
+
+
 def test_nothing_is_taken_away_while_somebody_adds(store: ImageStore) -> None:
     store.add("old", candidate(BASE))
     with store.adding("app"):
