@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import anyio
 from rich.console import Console
@@ -25,6 +25,8 @@ from sandpool.errors import BackendUnavailable, SandpoolError
 IMAGE = "python:3.11-slim"
 _RIVAL = Path(".venv-thirdparty/bin/python")
 """What `make thirdparty` makes, seen from the checkout."""
+_OUR_NAME, _GVISOR, _THEIR_NAME = "sandpool", "sandpool, runsc", "ms-enclave"
+_TURNS = 3
 _AT_ONCE = 40
 _TIMEOUT = 900.0
 
@@ -73,36 +75,51 @@ _PROGRAM = textwrap.dedent(
 )
 
 
+class _Measured(NamedTuple):
+    """What one program has found, in seconds and calls a second."""
+
+    times: list[float]
+    rate: float
+
+
 def measure(console: Console, *, samples: int) -> list[Result]:
     """Measure; raises `BackendUnavailable` where no engine answers, or it lacks the image."""
-    results: list[Result] = []
-    theirs: dict[str, Any] | None = None
+    rivals = {_OUR_NAME: (sys.executable, _OURS), _GVISOR: (sys.executable, _OURS, "runsc")}
     if _RIVAL.exists():
-        console.print("containers: ms-enclave, a pool of 2")
-        theirs = _run(str(_RIVAL), _THEIRS, samples)
-        results += _lines("ms-enclave", theirs)
+        rivals = {_THEIR_NAME: (str(_RIVAL), _THEIRS), **rivals}
     else:
         console.print("left out: ms-enclave, which `make thirdparty` installs")
-    for runtime in (None, "runsc"):
-        name = runtime or "the engine's own runtime"
-        console.print(f"containers: sandpool, a pool of 2, {name}")
-        try:
-            ours = _run(sys.executable, _OURS, samples, *filter(None, (runtime,)))
-            resets = anyio.run(_measure_reset, runtime, samples)
-        except BackendUnavailable as error:
-            if runtime is None:
-                raise
-            console.print(f"left out: {runtime}: {error}")
-            continue
-        label = "sandpool" if runtime is None else f"sandpool, {runtime}"
-        results += _lines(label, ours)
-        if theirs is not None:
-            results += _ratios(label, theirs, ours, is_floor=runtime is None)
-        results.append(_reset_line(label, resets, is_floor=runtime is None))
+    measured: dict[str, list[_Measured]] = {}
+    for turn in range(_TURNS):  # so that all see the same machine
+        console.print(f"containers, a pool of 2, turn {turn + 1} of {_TURNS}: {', '.join(rivals)}")
+        for name, program in list(rivals.items()):
+            try:
+                found = _run(*program, samples=max(5, samples // _TURNS))
+            except BackendUnavailable as error:
+                if name != _GVISOR:
+                    raise
+                console.print(f"left out: {name}: {error}")
+                del rivals[name]
+            else:
+                measured.setdefault(name, []).append(found)
+    results = [line for name, found in measured.items() for line in _lines(name, _joined(found))]
+    for name in filter(measured.__contains__, (_OUR_NAME, _GVISOR)):
+        is_floor = name == _OUR_NAME
+        if _THEIR_NAME in measured:
+            theirs, ours = _joined(measured[_THEIR_NAME]), _joined(measured[name])
+            results += _ratios(name, theirs, ours, is_floor=is_floor)
+        resets = anyio.run(_measure_reset, None if is_floor else "runsc", samples)
+        results.append(_reset_line(name, resets, is_floor=is_floor))
     return results
 
 
-def _run(python: str, imports: str, samples: int, *more: str) -> dict[str, Any]:
+def _joined(found: list[_Measured]) -> _Measured:
+    """Return what several turns have found, as one."""
+    times = [time for each in found for time in each.times]
+    return _Measured(times, statistics.median(each.rate for each in found))
+
+
+def _run(python: str, imports: str, *more: str, samples: int) -> _Measured:
     program = "import asyncio, json, sys, time\n" + imports + _PROGRAM
     done = subprocess.run(  # the program above, and nothing of anybody else's
         [python, "-c", program, IMAGE, str(samples), str(_AT_ONCE), *more],
@@ -114,8 +131,8 @@ def _run(python: str, imports: str, samples: int, *more: str) -> dict[str, Any]:
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise BackendUnavailable(f"containers cannot be measured: {reason[0]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    found = json.loads(done.stdout.splitlines()[-1])
+    return _Measured(found["times"], found["rate"])
 
 
 async def _measure_reset(runtime: str | None, samples: int) -> list[float]:
@@ -136,20 +153,18 @@ async def _measure_reset(runtime: str | None, samples: int) -> list[float]:
     return times
 
 
-def _lines(label: str, found: dict[str, Any]) -> list[Result]:
-    times = found["times"]
+def _lines(label: str, found: _Measured) -> list[Result]:
+    times = found.times
     return [
         Result(f"{label}: execute_tool_in_pool, p50", ms(statistics.median(times)), "ms"),
         Result(f"{label}: the same, p99", ms(percentile(times, 0.99)), "ms"),
-        Result(f"{label}: {_AT_ONCE} calls at once", round(found["rate"], 1), "/s"),
+        Result(f"{label}: {_AT_ONCE} calls at once", round(found.rate, 1), "/s"),
     ]
 
 
-def _ratios(
-    label: str, theirs: dict[str, Any], ours: dict[str, Any], *, is_floor: bool
-) -> list[Result]:
-    faster = statistics.median(theirs["times"]) / statistics.median(ours["times"])
-    more = ours["rate"] / theirs["rate"]
+def _ratios(label: str, theirs: _Measured, ours: _Measured, *, is_floor: bool) -> list[Result]:
+    faster = statistics.median(theirs.times) / statistics.median(ours.times)
+    more = ours.rate / theirs.rate
     if not is_floor:
         return [
             Result(f"ms-enclave ÷ {label}, p50", round(faster, 2), "times"),
