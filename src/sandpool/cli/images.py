@@ -10,12 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from sandpool import config as settings
 from sandpool.backends.docker.export import save
+from sandpool.cli import exits
 from sandpool.cli.output import print_json, print_table
 from sandpool.errors import BackendUnavailable, InvalidSpec
 from sandpool.images import Candidate, ImageStore, Reference, StoredImage, sources
@@ -87,11 +89,10 @@ def pull(reference: str, name: str | None, platform: str | None, *, plain_http: 
     _tell(found)
 
 
-def remove(names: list[str]) -> None:
-    """Remove images, up to the first that cannot be."""
+async def remove(names: list[str]) -> int:
+    """Remove images."""
     store = _store()
-    for name in names:
-        print(f"removed {store.remove(name).name}", flush=True)
+    return await exits.each(names, lambda name: anyio.to_thread.run_sync(store.remove, name))
 
 
 def prune() -> None:

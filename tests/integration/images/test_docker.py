@@ -96,7 +96,9 @@ def test_an_image_comes_by_way_of_a_registry_with_its_layers(
         ("app:latest", False),
         (IMAGE, False),
     ]
-    assert sandpool("image", "rm", "app", IMAGE).stdout == f"removed app:latest\nremoved {IMAGE}\n"
+    done = sandpool("image", "rm", "app", "no-such", IMAGE)
+    assert (done.returncode, done.stdout) == (1, f"app\n{IMAGE}\n")
+    assert "no-such" in done.stderr
     assert list((store.path / "chains").iterdir()) == []
 
 

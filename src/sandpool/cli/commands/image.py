@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import anyio
 import typer
 
 from sandpool import config as settings
@@ -90,10 +91,7 @@ def remove_images(names: Annotated[list[str], typer.Argument(help="The images' n
     """Remove images from this machine's store, and what no other image has."""
     from sandpool.cli.images import remove
 
-    try:
-        remove(names)
-    except SandpoolError as error:
-        raise typer.Exit(exits.tell(error)) from error
+    raise typer.Exit(anyio.run(remove, names))
 
 
 @app.command("prune")
