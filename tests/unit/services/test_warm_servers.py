@@ -287,12 +287,9 @@ async def test_m12_a_slow_binding_leads_to_another_rather_than_to_a_short_life(
     # No room for a replacement beside it: else that may come before the claim does.
     spec = web(warm=1, max=1, lifetime=100, min_remaining=50, maintain_every=10_000)
     (first,) = await warm(manager, spec)
+    # It is replaced up to 5 s ahead, by a haste of its own: later it may be gone already.
     await clock.advance(44)
-    entry = (await manager.check_pool("web"))[0]
-    assert entry.id == first
-    assert entry.remaining is not None
-    await clock.advance(entry.remaining - 51)
-    backend.box(first).slow_binding(4)
+    backend.box(first).slow_binding(7)
     found: list[Sandbox] = []
 
     async def claim() -> None:
