@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from sandpool.backends.native import doctor
+from sandpool.backends.native.egress import nft
 
 VARIABLE = "SANDPOOL_REQUIRE"
 
@@ -24,6 +25,8 @@ THIRDPARTY = Path(__file__).parents[1] / ".venv-thirdparty"
 """The virtual environment with the clients of other systems."""
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_FOR_EGRESS = ("pasta", "slirp4netns", "unshare", "mount")
+_INSTALL_EGRESS = "apt-get install nftables passt slirp4netns util-linux mount"
 _DOCKER_SOCKET = "unix:///var/run/docker.sock"
 
 
@@ -41,6 +44,17 @@ class Capability:
 def _missing_native() -> str | None:
     report = doctor.examine()
     return None if report.ok else "; ".join(report.problems)
+
+
+@cache
+def _missing_egress() -> str | None:
+    programs = [name for name in _FOR_EGRESS if shutil.which(name) is None]
+    if programs:
+        return f"{', '.join(programs)} are missing (Debian: {_INSTALL_EGRESS})"
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "this user may not open /dev/net/tun (as root: chmod 0666 /dev/net/tun)"
+    missing = nft.missing()
+    return None if missing is None else f"{missing} (Debian: {_INSTALL_EGRESS})"
 
 
 def _missing_root() -> str | None:
@@ -97,6 +111,7 @@ BY_MARKER = {
     "ray": Capability("ray", _missing_ray),
     "network": Capability("network", _missing_network),
     "thirdparty": Capability("thirdparty", _missing_thirdparty),
+    "egress": Capability("egress", _missing_egress),
     "browser": Capability("browser", _missing_browser),
 }
 

@@ -50,6 +50,9 @@ if inspect.iscoroutine(found):
 """Runs a program that may use `await` where a page leaves the function round it out."""
 
 
+NEEDS = {"docs/howto/network.md": pytest.mark.egress}
+"""What the programs of a page need beyond sandboxes."""
+
 QUICK = ("README.md", "docs/tutorial")
 """Where the programs are that even a short run of the tests goes through."""
 
@@ -64,7 +67,9 @@ def programs() -> list[object]:
             following = fences[number + 1] if number + 1 < len(fences) else ("", "")
             output = following[1] if following[0] == "text" else None
             program = Program(f"{page.relative_to(ROOT)}:{number}", text, output)
-            marks = () if program.page.startswith(QUICK) else (pytest.mark.slow,)
+            marks = [] if program.page.startswith(QUICK) else [pytest.mark.slow]
+            if need := NEEDS.get(str(page.relative_to(ROOT))):
+                marks.append(need)
             found.append(pytest.param(program, id=program.page, marks=marks))
     return found
 

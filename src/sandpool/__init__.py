@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sandpool.manager.manager_factory import SandboxManagerFactory as SandboxManagerFactory
     from sandpool.manager.sandbox_factory import SandboxFactory as SandboxFactory
     from sandpool.models import ContextResult as ContextResult
+    from sandpool.models import Destination as Destination
     from sandpool.models import DirEntry as DirEntry
     from sandpool.models import DockerNotebookConfig as DockerNotebookConfig
     from sandpool.models import DockerSandboxConfig as DockerSandboxConfig
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sandpool.models import ExecutionStatus as ExecutionStatus
     from sandpool.models import HealthCheck as HealthCheck
     from sandpool.models import NativeSandboxConfig as NativeSandboxConfig
+    from sandpool.models import Network as Network
     from sandpool.models import PoolInfo as PoolInfo
     from sandpool.models import PoolSpec as PoolSpec
     from sandpool.models import SandboxConfig as SandboxConfig
@@ -71,7 +73,9 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "SandboxStatus",
     "SandboxType",
     # Pools.
+    "Destination",
     "HealthCheck",
+    "Network",
     "PoolInfo",
     "PoolSpec",
     # Results.
@@ -118,6 +122,7 @@ _NAMES = {
     "sandpool.manager.sandbox_factory": ["SandboxFactory"],
     "sandpool.models": [
         "ContextResult",
+        "Destination",
         "DirEntry",
         "DockerNotebookConfig",
         "DockerSandboxConfig",
@@ -125,6 +130,7 @@ _NAMES = {
         "ExecutionStatus",
         "HealthCheck",
         "NativeSandboxConfig",
+        "Network",
         "PoolInfo",
         "PoolSpec",
         "SandboxConfig",

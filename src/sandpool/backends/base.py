@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sandpool.errors import SandboxDied
-from sandpool.models import ContextResult, DirEntry, ExecResult, Stream
+from sandpool.models import ContextResult, DirEntry, ExecResult, Network, Stream
 from sandpool.service import ByteStream, Process
 
 
@@ -89,6 +89,8 @@ class BoxSpec:
     working_dir: str = "/sandbox"
     """Absolute; made if it is absent; where runs start."""
     limits: Limits = field(default_factory=Limits)
+    network: Network | None = None
+    """What it may connect to; None: it has a loopback of its own and nothing else."""
     container: ContainerSpec | None = None
     """None: a container with the defaults, or none at all."""
 

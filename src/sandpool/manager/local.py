@@ -138,6 +138,7 @@ class LocalSandboxManager(SandboxManager):
             self._clock,
             self._runtime,
             self.config.containers,
+            egress=self.config.egress,
         )
         self._lending = Lending(
             self._pools,

@@ -21,6 +21,7 @@ from sandpool.models import (
     DockerNotebookConfig,
     DockerSandboxConfig,
     NativeSandboxConfig,
+    Network,
     PoolSpec,
     Recycle,
     SandboxConfig,
@@ -103,8 +104,12 @@ def box_spec(
     sandbox_type: SandboxType = SandboxType.NATIVE,
     policy: ContainerPolicy | None = None,
     find: FindImage = pinned,
+    *,
+    egress: bool = True,
 ) -> BoxSpec:
     """Return what the backend of a type makes from an enclave configuration.
+
+    `egress` is whether native sandboxes may be given a network.
 
     Raises `InvalidSpec`, `ImageNotFound`, or `Unsupported` naming the field.
     """
@@ -112,9 +117,15 @@ def box_spec(
         return _container_box(config, images, policy or ContainerPolicy())
     image = "host"
     preload: tuple[str, ...] = ()
+    network: Network | None = None
     limits = dict(config.resource_limits)
     if isinstance(config, NativeSandboxConfig):
-        image, preload = config.image, config.preload
+        image, preload, network = config.image, config.preload, config.network
+        if network is not None and not egress:
+            raise InvalidSpec(
+                "network: this manager refuses it; whoever runs it may allow it with "
+                "SandboxManagerConfig(egress=True), or a server's with `egress = true`"
+            )
     elif isinstance(config, DockerSandboxConfig):
         _refuse_container_fields(config)
         if "image" in config.model_fields_set:
@@ -129,6 +140,7 @@ def box_spec(
         env=dict(config.env_vars),
         working_dir=config.working_dir,
         limits=parse_limits(limits),
+        network=network,
     )
 
 
@@ -159,7 +171,7 @@ def pool_config(
 ) -> NativeSandboxConfig | DockerSandboxConfig:
     """Return the configuration that the sandboxes of a pool have, of the type they are to be."""
     kind = NativeSandboxConfig if sandbox_type is SandboxType.NATIVE else DockerSandboxConfig
-    return kind(
+    config = kind(
         image=spec.image,
         preload=spec.preload,
         tools_config={name: dict(settings) for name, settings in spec.tools_config.items()},
@@ -172,6 +184,11 @@ def pool_config(
             "disk_mb": spec.disk_mb,
         },
     )
+    if isinstance(config, NativeSandboxConfig):
+        config.network = spec.network
+    elif spec.network is not None:
+        raise InvalidSpec("network: an allow list needs native sandboxes")
+    return config
 
 
 def shared_pool(
@@ -198,6 +215,7 @@ def shared_pool(
         preload=box.preload,
         env=dict(box.env),
         working_dir=box.working_dir,
+        network=box.network,
         tools_config={key: dict(settings) for key, settings in config.tools_config.items()},
         warm=size,
         max=size,

@@ -30,10 +30,16 @@ class Workshop:
         clock: Clock,
         runtime: Runtime,
         policy: ContainerPolicy,
+        *,
+        egress: bool,
     ) -> None:
-        """Use these backends; `images` says what image names stand for."""
+        """Use these backends; `images` says what image names stand for.
+
+        `policy` and `egress` are what whoever runs the manager allows.
+        """
         self._backends = backends
         self._policy = policy
+        self._egress = egress
         self._images = dict(images)
         self._clock = clock
         self._runtime = runtime
@@ -54,7 +60,8 @@ class Workshop:
             try:
                 resolve_image(spec.image, self._images, pinned)
             except ImageNotFound as error:
-                if not self._backends.has(SandboxType.DOCKER):
+                # A container has no allow list.
+                if spec.network is not None or not self._backends.has(SandboxType.DOCKER):
                     raise
                 kind, missing = SandboxType.DOCKER, error
         return replace(self.describe(kind, pool_config(spec, kind)), missing=missing)
@@ -75,7 +82,7 @@ class Workshop:
 
     def box_spec(self, sandbox_type: SandboxType, config: SandboxConfig) -> BoxSpec:
         """Return what a backend would make from `config`; `InvalidSpec`, `ImageNotFound`."""
-        return box_spec(config, self._images, sandbox_type, self._policy)
+        return box_spec(config, self._images, sandbox_type, self._policy, egress=self._egress)
 
     def make(
         self, sandbox_type: SandboxType, config: SandboxConfig, sandbox_id: str | None = None

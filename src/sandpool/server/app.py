@@ -175,6 +175,7 @@ def _manager_factory(
             max_sandboxes=limits.max_sandboxes,
             cleanup_interval=settings.cleanup_interval,
             containers=settings.containers,
+            egress=settings.egress,
         )
         images = settings.images or None
         if journal is None:

@@ -65,6 +65,8 @@ class ServerSettings(Value):
     """What image names stand for: `host`, or the path of a root directory."""
     containers: ContainerPolicy = ContainerPolicy()
     """What containers may be given beyond what is safe."""
+    egress: bool = False
+    """Whether pools and sandboxes may ask for a network (`PoolSpec.network`)."""
     docker_as_native: bool = False
     """Whether dialects give native sandboxes to who asks for containers."""
     default_image: str = Field(default="host", min_length=1)

@@ -12,8 +12,10 @@ from sandpool.backends.base import Limits
 from sandpool.errors import ImageNotFound, InvalidSpec, UnknownSandboxType, Unsupported
 from sandpool.manager import recipe
 from sandpool.models import (
+    Destination,
     DockerSandboxConfig,
     NativeSandboxConfig,
+    Network,
     PoolSpec,
     SandboxConfig,
     SandboxType,
@@ -162,3 +164,33 @@ def test_a_pools_sandboxes_have_what_its_definition_says() -> None:
     box = recipe.box_spec(config, {})
     assert box.preload == ("json",)
     assert box.limits == Limits(memory_mb=64, cpus=0.5, pids=9, disk_mb=7)
+
+
+def test_a_pools_network_is_that_of_its_sandboxes_if_the_manager_allows_it() -> None:
+    network = Network(allow=(Destination(host="pypi.org"),))
+    config = recipe.pool_config(PoolSpec(name="one", network=network), SandboxType.NATIVE)
+    assert recipe.box_spec(config, {}).network == network
+    assert (
+        recipe.box_spec(
+            recipe.pool_config(PoolSpec(name="one"), SandboxType.NATIVE), {}, egress=False
+        ).network
+        is None
+    )
+    with pytest.raises(InvalidSpec, match="network: this manager refuses it"):
+        recipe.box_spec(config, {}, egress=False)
+
+
+def test_containers_have_no_allow_list_whoever_chose_them() -> None:
+    network = Network(allow=(Destination(host="pypi.org"),))
+    with pytest.raises(InvalidSpec, match="network: an allow list needs native sandboxes"):
+        recipe.pool_config(
+            PoolSpec(name="one", backend="auto", network=network), SandboxType.DOCKER
+        )
+
+
+def test_a_shared_pool_keeps_the_network_of_its_configuration() -> None:
+    network = Network(allow=(Destination(host="pypi.org"),))
+    config = NativeSandboxConfig(network=network)
+    box = recipe.box_spec(config, {})
+    spec = recipe.shared_pool("one", config, box, size=1, recycle=None, max_age=1.0)
+    assert spec.network == network

@@ -8,6 +8,8 @@ How a box comes to be:
     N1  A box's id range and its cgroup are taken from the create packet on, and free again only
         once its template has said that no process of it is left, or is itself gone.
     N2  An image of the store is held from before its template starts until the backend is closed.
+    N3  A box that may have a network is connected to the gate of its policy (`egress`) before
+        anybody has it, and ends with that gate: until and after that it has its loopback only.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from sandpool.backends.base import BoxSpec, Limits, RunOptions
 from sandpool.backends.box import GuestBox
 from sandpool.backends.connection import GuestConnection
 from sandpool.backends.native import cgroups, doctor, images, limits, seccomp
+from sandpool.backends.native.egress import rules
+from sandpool.backends.native.egress.gateway_handle import GatewayHandle
 from sandpool.backends.native.ids import RANGE, IdRanges
 from sandpool.backends.native.template_handle import Birth, TemplateHandle
 from sandpool.errors import (
@@ -41,6 +45,7 @@ from sandpool.errors import (
 )
 from sandpool.guest import frames
 from sandpool.images import ImageStore
+from sandpool.models import Network
 
 LIBRARY = Path(__file__).resolve().parents[2]
 """The directory of the package `sandpool`, whose guest and template are put into images."""
@@ -49,7 +54,8 @@ _HELLO_TIMEOUT = 20.0
 _END_TIMEOUT = 10.0
 _WARM_UP = RunOptions(timeout=10.0, max_output=4096)
 
-_Key = tuple[str, tuple[str, ...], str]
+_Key = tuple[str, tuple[str, ...], str, bool]
+"""What a template is for: image, preload, working directory, and whether there is a network."""
 
 
 class _Keeper:
@@ -99,6 +105,7 @@ class _Keeper:
         if self.first_id is not None:
             self._backend.ids.give_back(self.first_id)
             self.first_id = None
+        self._backend.unplug(self.box_id)
 
 
 class NativeBackend:
@@ -126,18 +133,51 @@ class NativeBackend:
         self._found = cgroups.Found((), "not looked for yet")
         self.cgroups = cgroups.Cgroups(self._found)
         self.ids = IdRanges()
+        self._gateway: GatewayHandle | None = None
+        self._ended_gateways: list[GatewayHandle] = []
+        """Gateways that were lost; their processes have still to be reaped."""
+        self._gateway_start = anyio.Lock()
         self._is_open = False
 
     async def prepare(self, spec: BoxSpec) -> None:
         """Start the templates of `spec`, if they do not run yet."""
         limits.check(spec.limits)
         key = _key(spec)
+        if spec.network is not None:
+            await (await self._open_gateway()).open(spec.network)
         while not self._has_templates(key):
             starting = self._starting.get(key)
             if starting is not None and starting.get_loop() is asyncio.get_running_loop():
                 await asyncio.wait([starting])
             else:
                 await self._start_templates(key, spec)
+
+    async def _open_gateway(self) -> GatewayHandle:
+        async with self._gateway_start:
+            if self._gateway is None or self._gateway.is_gone:
+                self._open()
+                self._gateway = await GatewayHandle.start(
+                    privileged=self._is_privileged,
+                    table=self.cgroups.name,
+                    on_lost=self._lose_gateway,
+                )
+            return self._gateway
+
+    def _lose_gateway(self, cause: str) -> None:
+        # Invariant N3.  Their templates go too: as an ordinary user, those of another gateway are
+        # out of its reach.
+        assert self._gateway is not None
+        self._ended_gateways.append(self._gateway)
+        self._gateway = None
+        for key, handles in self._templates.items():
+            if key[-1]:
+                for handle in handles:
+                    handle.end(f"its gateway is gone: {cause}")
+
+    def unplug(self, box_id: str) -> None:
+        """Disconnect a box that has exited, if it was connected."""
+        if self._gateway is not None:
+            self._gateway.unplug(box_id)
 
     def _has_templates(self, key: _Key) -> bool:
         living: list[TemplateHandle] = []
@@ -155,8 +195,13 @@ class NativeBackend:
             image = self._image(key, spec)
             config = self._template_config(image, spec)
             while not self._has_templates(key):
+                gateway = None if spec.network is None else await self._open_gateway()
+                if gateway is not None:
+                    config["user_namespace"] = gateway.user_namespace
                 handle = await TemplateHandle.start(config, LIBRARY)
                 self._templates[key].append(handle)
+                if gateway is not None and gateway.is_gone:
+                    handle.end("its gateway is gone")  # it was lost while this one started
             # Only now: the directories of a killed program are removed by its templates.
             self.cgroups.open()
         except BaseException:
@@ -172,7 +217,8 @@ class NativeBackend:
         # One that is held stays what it was, whatever its name means by now (invariant N2).
         if image is None or image.hold is None:
             store = ImageStore(self._image_store or settings.image_store())
-            image = images.resolve(spec.image, spec.working_dir, LIBRARY, store)
+            resolver = None if spec.network is None else str(rules.RESOLVER)
+            image = images.resolve(spec.image, spec.working_dir, LIBRARY, store, resolver=resolver)
             self._images[key] = image
         return image
 
@@ -201,6 +247,7 @@ class NativeBackend:
         return {
             "guest": str(LIBRARY / "guest"),
             "privileged": self._is_privileged,
+            "user_namespace": None,
             "layout": image.layout.as_json(),
             "python": image.python,
             "preload": list(spec.preload),
@@ -264,6 +311,8 @@ class NativeBackend:
             if keeper.slot is not None:
                 # Before the first frame: what the guest forks from then on inherits the limits.
                 await self.cgroups.attach(keeper.slot, await keeper.birth.wait_pid())
+            if box.spec.network is not None:
+                await self._plug(box.spec.network, keeper)
             hello = connection.open("hello", {"version": frames.VERSION}, is_held=True)
             if image.working_mount is None:
                 await box.make_dir(box.spec.working_dir)
@@ -272,6 +321,17 @@ class NativeBackend:
             await hello.result()
         if scope.cancelled_caught:
             raise CreateFailed(f"the guest was not ready within {_HELLO_TIMEOUT:.0f} s")
+
+    async def _plug(self, network: Network, keeper: _Keeper) -> None:
+        await keeper.birth.wait_pid()
+        namespace = keeper.birth.take_network()
+        try:
+            gateway = await self._open_gateway()
+            await gateway.plug(network, keeper.box_id, namespace)
+        finally:
+            os.close(namespace)
+            if keeper.birth.has_exited:
+                self.unplug(keeper.box_id)  # nobody else will: it ended before it was connected
 
     def _request(self, spec: BoxSpec, image: images.Image, keeper: _Keeper) -> dict[str, Any]:
         tenant = 1000 if self._is_privileged else None
@@ -283,6 +343,7 @@ class NativeBackend:
             "inodes": spec.limits.inodes,
             "working_mount": image.working_mount,
             "covered": image.covered,
+            "is_plugged": spec.network is not None,
             "settings": {
                 "uid": tenant,
                 "gid": tenant,
@@ -330,20 +391,30 @@ class NativeBackend:
             "python": template.python,
             "isolation": "namespaces, seccomp, no capabilities, "
             + ("host ids of its own" if self._is_privileged else "rootless, one id"),
-            "network": "loopback only",
+            "network": self._describe_network(spec),
             "limits": limits.mechanisms(self.cgroups.describe()),
         }
 
+    def _describe_network(self, spec: BoxSpec) -> str:
+        if spec.network is None or self._gateway is None:
+            return "loopback only"
+        count = len(spec.network.allow)
+        listed = f"{count} destination{'s' if count > 1 else ''}"
+        return f"{listed} by nftables and {self._gateway.uplink}"
+
     async def aclose(self) -> None:
-        """End every template, and with it every box."""
+        """End every template and the gateway, and with them every box."""
         handles = [handle for replicas in self._templates.values() for handle in replicas]
         handles += self._ended
         self._templates.clear()
         self._ended.clear()
+        gateways = [*self._ended_gateways, *([self._gateway] if self._gateway else [])]
+        self._ended_gateways.clear()
+        self._gateway = None
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
-                for handle in handles:
-                    group.start_soon(handle.aclose)
+                for end in [*(one.aclose for one in handles), *(one.aclose for one in gateways)]:
+                    group.start_soon(end)
         for key in list(self._images):
             self._let_go(key)
         self.cgroups.close()
@@ -352,7 +423,7 @@ class NativeBackend:
 
 
 def _key(spec: BoxSpec) -> _Key:
-    return spec.image, spec.preload, spec.working_dir
+    return spec.image, spec.preload, spec.working_dir, spec.network is not None
 
 
 def _environment(image: images.Image) -> dict[str, str]:

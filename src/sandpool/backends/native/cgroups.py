@@ -144,6 +144,11 @@ class Cgroups:
         self._turn = anyio.Lock()
 
     @property
+    def name(self) -> str:
+        """The name of every directory that it makes, and of whatever else of this process."""
+        return self._name
+
+    @property
     def roots(self) -> list[tuple[str, str]]:
         """The (parent, name) of every directory that has to go when this process does."""
         return [(str(place.parent), self._name) for place in self._found.hierarchies]

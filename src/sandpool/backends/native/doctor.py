@@ -7,11 +7,14 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sandpool.backends.base import Limits
 from sandpool.backends.native import cgroups, limits, seccomp
+from sandpool.backends.native.egress import nft, uplink
 
 _OLDEST_KERNEL = (5, 12)
 _ALTERNATIVE = "Or use the Docker backend, or run sandpool on a Linux machine or virtual machine."
@@ -64,6 +67,7 @@ def examine() -> Report:
     if problems:
         return Report(False, problems, [*remedies, _ALTERNATIVE], facts)
     facts |= _limit_facts(problems, remedies)
+    facts["egress"] = _egress()
     return Report(True, problems, remedies, facts)
 
 
@@ -83,6 +87,23 @@ def _limit_facts(problems: list[str], remedies: list[str]) -> dict[str, str]:
     facts["cgroup attach"] = _attach_mode()
     assert limits.rlimits(Limits(), found.controllers)
     return facts
+
+
+def _egress() -> str:
+    """Say how sandboxes can have a network, or what is missing; most need none."""
+    missing = nft.missing()
+    if missing is not None:
+        return f"none: {missing}; apt-get install nftables"
+    is_root = os.geteuid() == 0
+    chains: list[dict[str, Any]] = []
+    if is_root:
+        try:
+            with closing(nft.Tables()) as tables:
+                chains = tables.chains()
+        except OSError as error:
+            return f"none: {error}"
+    choice = uplink.choose(uplink.look(is_root, chains))
+    return f"nftables and {choice.kind}" if choice.problem is None else f"none: {choice.problem}"
 
 
 def _attach_mode() -> str:

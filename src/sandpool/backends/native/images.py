@@ -118,14 +118,16 @@ class Image:
         return [target for _, target in self.layout.binds if target.startswith(tops)]
 
 
-def resolve(name: str, working_dir: str, library: Path, store: ImageStore) -> Image:
-    """Return the image that `name` means.
+def resolve(
+    name: str, working_dir: str, library: Path, store: ImageStore, *, resolver: str | None = None
+) -> Image:
+    """Return the image that `name` means; `resolver` is the address that answers for names in it.
 
     Raises `ImageNotFound`, `InvalidSpec` (a working directory that cannot be there) or
     `BackendUnavailable` (the host's own Python cannot be shown).
     """
     if name == "host" or name.startswith("/"):
-        return _describe(name, working_dir, library)
+        return _answered_by(resolver, _describe(name, working_dir, library))
     stored = store.need(name)
     hold = store.hold(stored)
     try:
@@ -134,7 +136,13 @@ def resolve(name: str, working_dir: str, library: Path, store: ImageStore) -> Im
         hold.close()
         raise
     env = {key: value for key, value in stored.env.items() if key not in _NOT_ITS_TO_SAY}
-    return replace(image, name=name, env=env, hold=hold)
+    return _answered_by(resolver, replace(image, name=name, env=env, hold=hold))
+
+
+def _answered_by(resolver: str | None, image: Image) -> Image:
+    if resolver is not None:
+        image.layout.files.append(("/etc/resolv.conf", f"nameserver {resolver}\n"))
+    return image
 
 
 def _describe(name: str, working_dir: str, library: Path, search_path: str | None = None) -> Image:

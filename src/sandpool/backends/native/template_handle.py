@@ -31,7 +31,8 @@ from sandpool.errors import BackendUnavailable, CreateFailed, InvalidSpec
 
 _MAX_PACKET = 128 * 1024
 _CREDENTIALS = struct.Struct("3i")
-_CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
+_ANCILLARY_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(4)
+"""Room for credentials and one descriptor."""
 _START_TIMEOUT = 60.0
 _END_GRACE = 5.0
 
@@ -44,12 +45,21 @@ def _told_pid(ancillary: list[tuple[int, int, bytes]]) -> int:
     raise CreateFailed("the template did not say which process it made")
 
 
+def _told_network(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            return array.array("i", data)[0]
+    return None
+
+
 class Birth:
     """A box that has been asked for: its pid, once it is known, and its end."""
 
     def __init__(self, on_exit: Callable[[int | None], None]) -> None:
         """Call `on_exit` with the wait status (None: unknown) when no process of it is left."""
         self._on_exit = on_exit
+        self._network: int | None = None
+        """Open on its network namespace, if that was asked for, until it is taken or the end."""
         self.pid: int | None = None
         self.error: str | None = None
         self.has_exited = False
@@ -70,16 +80,27 @@ class Birth:
         while not self.has_exited:
             await self._wait()
 
-    def started(self, pid: int) -> None:
-        """Record the pid; called by the handle."""
+    def started(self, pid: int, network: int | None) -> None:
+        """Record the pid, and take the descriptor of its network; called by the handle."""
         self.pid = pid
+        self._network = network
         self._wake()
+
+    def take_network(self) -> int:
+        """Return the descriptor of its network namespace; it is the caller's to close."""
+        network, self._network = self._network, None
+        if network is None:
+            raise CreateFailed(self.error or "the sandbox ended before it could be connected")
+        return network
 
     def exited(self, status: int | None, error: str | None) -> None:
         """Record the end; called by the handle, once."""
         if not self.has_exited:
             self.has_exited = True
             self.error = error
+            if self._network is not None:
+                os.close(self._network)
+                self._network = None
             self._on_exit(status)
             self._wake()
 
@@ -137,7 +158,9 @@ class TemplateHandle:
             boot = library / "backends" / "native" / "template" / "boot.py"
             process = subprocess.Popen(  # noqa: ASYNC220, S603 (a vfork, and our own program)
                 [sys.executable, "-I", "-B", str(boot), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[
+                    fd for fd in (theirs.fileno(), config["user_namespace"]) if fd is not None
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -247,6 +270,10 @@ class TemplateHandle:
         if number:
             raise OSError(number, os.strerror(number))
 
+    def end(self, cause: str) -> None:
+        """Begin to end the template and all its sandboxes, which is said to be for `cause`."""
+        self._lose(cause)
+
     async def aclose(self) -> None:
         """End the template and all its sandboxes; return when they are gone or have been killed."""
         self._lose("closed")
@@ -263,7 +290,9 @@ class TemplateHandle:
     def _readable(self) -> None:
         while self._gone is None:
             try:
-                packet, ancillary, _, _ = self._control.recvmsg(_MAX_PACKET, _CREDENTIALS_SPACE)
+                packet, ancillary, _, _ = self._control.recvmsg(
+                    _MAX_PACKET, _ANCILLARY_SPACE, socket.MSG_CMSG_CLOEXEC
+                )
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -273,11 +302,14 @@ class TemplateHandle:
                 self._lose("it ended")
                 return
             event = json.loads(packet)
+            network = _told_network(ancillary)
             birth = self._boxes.get(event["id"])
             if birth is None:
+                if network is not None:
+                    os.close(network)
                 continue
             if event["event"] == "created":
-                birth.started(_told_pid(ancillary))
+                birth.started(_told_pid(ancillary), network)
             elif event["event"] == "resized":
                 birth.told_resized(event["errno"])
             else:

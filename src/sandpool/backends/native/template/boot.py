@@ -71,7 +71,7 @@ def begin(control: socket.socket) -> Parts:
     template, guest = _load(config["guest"])
     try:
         config["cgroups"] = _open_cgroups(config)
-        template.root.detach_from_host(config["privileged"])
+        template.root.detach_from_host(config["privileged"], config["user_namespace"])
         template.root.build(config["layout"])
     except OSError as error:
         _fail(control, "root", error)

@@ -80,7 +80,7 @@ class Template:
         # our end of a child's map socket -> (pid, first host id, how many)
         self._users: Dict[int, int] = {}  # first host id -> user namespace; Invariant T2
         self._networks = Networks()
-        self._used: Dict[int, int] = {}  # pid -> the network namespace that it was given
+        self._used: Dict[int, int] = {}  # pid -> the network namespace to be given back
         self._own_pid_namespace = os.open(PROC + "/self/ns/pid", os.O_RDONLY)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -166,13 +166,18 @@ class Template:
             return Child(request, guest_fd, network_fd, user_fd, child_map_fd)
         self._children[pid] = box
         self._pids[box] = pid
-        self._used[pid] = network_fd
         os.close(guest_fd)
         if map_fd is not None and child_map_fd is not None:
             os.close(child_map_fd)
             self._unmapped[map_fd] = (pid, request["uid_base"], request["uid_count"])
             self._poll.register(map_fd, select.POLLIN)
-        self._send({"event": "created", "id": box}, about=pid)
+        if request["is_plugged"]:
+            # The host connects it to something: whatever comes of that, it is never taken back.
+            self._send({"event": "created", "id": box}, about=pid, plug=network_fd)
+            os.close(network_fd)
+        else:
+            self._used[pid] = network_fd
+            self._send({"event": "created", "id": box}, about=pid)
         return None
 
     def _resize(self, request: Dict[str, Any]) -> None:
@@ -232,15 +237,24 @@ class Template:
         box = self._children.pop(pid, None)
         if box is not None:
             del self._pids[box]
-            self._networks.give_back(self._used.pop(pid))
+            network_fd = self._used.pop(pid, None)
+            if network_fd is not None:
+                self._networks.give_back(network_fd)
             self._send({"event": "exited", "id": box, "status": status})
 
-    def _send(self, value: Dict[str, Any], about: Optional[int] = None) -> None:
-        """Send an event; with it the pid `about`, which the kernel translates for the receiver."""
+    def _send(
+        self, value: Dict[str, Any], about: Optional[int] = None, plug: Optional[int] = None
+    ) -> None:
+        """Send an event; with it the pid `about`, which the kernel translates for the receiver.
+
+        `plug` is a descriptor that goes along.
+        """
         ancillary: List[Tuple[int, int, bytes]] = []
         if about is not None:
             credentials = struct.pack("3i", about, os.getuid(), os.getgid())
             ancillary.append((socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials))
+        if plug is not None:
+            ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", plug)))
         try:
             self._control.sendmsg([json.dumps(value).encode()], ancillary)
         except OSError as error:

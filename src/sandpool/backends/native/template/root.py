@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from . import kernel
 
@@ -31,8 +31,11 @@ _NEW = "/new"
 _MAX_COPY = 4 * 1024 * 1024
 
 
-def detach_from_host(privileged: bool) -> None:
+def detach_from_host(privileged: bool, above: Optional[int]) -> None:
     """Enter mount and pid namespaces (and, unprivileged, a user namespace) of our own.
+
+    `above` is open on the user namespace to begin below, where that is not our own: whoever is root
+    there may then connect the sandboxes to a network.
 
     Unprivileged, we become uid 0 of the new user namespace, so that capabilities outlive an exec of
     the image's interpreter; it maps to the one id of whoever started us.  The caller goes on as
@@ -43,6 +46,9 @@ def detach_from_host(privileged: bool) -> None:
     if privileged:
         kernel.unshare(flags)
     else:
+        if above is not None:
+            kernel.setns(above, kernel.CLONE_NEWUSER)
+            os.close(above)
         uid, gid = os.geteuid(), os.getegid()
         kernel.unshare(kernel.CLONE_NEWUSER | flags)
         write("/proc/self/setgroups", "deny")
