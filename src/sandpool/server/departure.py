@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
-from anyio.abc import TaskGroup
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -46,17 +45,15 @@ class Departure:
         scope[_UNDO] = []
         client = _Client(receive, send, has_body=has_body(scope))
         try:
-            async with anyio.create_task_group() as group:
+            with anyio.CancelScope() as work:
                 # Most calls end before anything else has its turn, and a task of their own would
                 # take longer than they do.
-                watching = asyncio.get_running_loop().call_soon(client.be_watched, group)
+                watching = asyncio.get_running_loop().call_soon(client.be_watched, work)
                 try:
                     await self._app(scope, client.receive, client.send)
                 finally:
                     watching.cancel()
-                # After a whole answer the watcher ends by itself: a server has no more to tell.
-                if not client.has_heard:
-                    group.cancel_scope.cancel()
+                    await client.end_watch()
         finally:
             if not client.has_heard:
                 await _take_back(scope[_UNDO])
@@ -71,6 +68,7 @@ class _Client:
         self._has_body = has_body
         self._is_body_read = anyio.Event()
         self._has_left = anyio.Event()
+        self._watcher: asyncio.Task[None] | None = None
         self.has_heard = False
         """Whether the whole answer has been sent."""
 
@@ -96,10 +94,18 @@ class _Client:
             # Whether it was or not, nobody is going to.
             self._is_body_read.set()
 
-    def be_watched(self, group: TaskGroup) -> None:
-        group.start_soon(self._watch, group.cancel_scope)
+    def be_watched(self, work: anyio.CancelScope) -> None:
+        # Not by anyio: the loop calls this outside of any task, where it may not know the loop.
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(work))
 
-    async def _watch(self, scope: anyio.CancelScope) -> None:
+    async def end_watch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            # Cancel: it ends with the next turn of the loop.
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([self._watcher])
+
+    async def _watch(self, work: anyio.CancelScope) -> None:
         if self._has_body:
             await self._is_body_read.wait()
         while not self.has_heard and not self._has_left.is_set():
@@ -107,7 +113,7 @@ class _Client:
             if message["type"] == "http.disconnect":
                 self._has_left.set()
         if not self.has_heard:
-            scope.cancel()
+            work.cancel()
 
 
 async def _take_back(steps: list[Undo]) -> None:
