@@ -41,5 +41,5 @@ def test_a_promise_of_something_else_changes_nothing(
 
 def test_a_misspelt_promise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(capabilities.VARIABLE, "native,roots")
-    with pytest.raises(ValueError, match="names roots; known are browser, docker, native"):
+    with pytest.raises(ValueError, match=r"names roots; known are browser, .*native"):
         capabilities.required()

@@ -221,6 +221,7 @@ async def test_chunks_that_grow_too_long_are_refused(wire: Wire) -> None:
     assert (answer.status, answer.code) == (413, "payload_too_large")
 
 
+@hasty
 async def test_a_refused_body_of_any_length_is_not_read_for_ever(wire: Wire) -> None:
     head = b"POST /v1/pools HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n"
     (answer,) = await wire.send(head, b"only this much")
@@ -494,6 +495,7 @@ async def test_a_websocket_that_is_badly_opened_is_refused(wire: Wire, header: s
     assert 400 <= answer.status < 500
 
 
+@hasty
 async def test_no_log_has_the_keys_and_tokens_of_callers(
     wire: Wire, caplog: pytest.LogCaptureFixture
 ) -> None:

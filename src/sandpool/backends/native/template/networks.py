@@ -27,7 +27,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _OURS = PROC + "/thread-self/ns/net"
 _COUNTERS = tuple(PROC + "/thread-self/net/" + name for name in ("dev", "snmp", "snmp6", "netstat"))
 _SOCKETS = tuple(PROC + "/thread-self/net/" + name for name in ("sockstat", "sockstat6"))
-_GLOBAL = frozenset((b"alloc", b"mem", b"memory"))
+_GLOBAL = frozenset((b"alloc", b"mem", b"memory", b"orphan"))
 """Words of a socket table before figures of the whole machine's."""
 
 
