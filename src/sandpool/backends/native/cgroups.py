@@ -302,6 +302,7 @@ def settings(place: Hierarchy, limits: Limits) -> list[tuple[str, str]]:
             ("memory.oom.group", "0"),
             ("pids.max", str(limits.pids)),
             ("cpu.max", f"{quota} {_PERIOD}"),
+            ("cpu.weight", str(_share(limits.cpus, 100, 10_000))),
         ]
     wanted: list[tuple[str, str]] = []
     if "memory" in place.controllers:
@@ -315,8 +316,20 @@ def settings(place: Hierarchy, limits: Limits) -> list[tuple[str, str]]:
     if "pids" in place.controllers:
         wanted.append(("pids.max", str(limits.pids)))
     if "cpu" in place.controllers:
-        wanted += [("cpu.cfs_period_us", str(_PERIOD)), ("cpu.cfs_quota_us", str(quota))]
+        wanted += [
+            ("cpu.cfs_period_us", str(_PERIOD)),
+            ("cpu.cfs_quota_us", str(quota)),
+            ("cpu.shares", str(_share(limits.cpus, 1024, 262_144))),
+        ]
     return wanted
+
+
+def _share(cpus: float, of_one: int, most: int) -> int:
+    """Return the weight for `cpus` where one processor weighs `of_one`, within what a kernel takes.
+
+    Where sandboxes want more than there is, each gets its part of it by what it was promised.
+    """
+    return max(2, min(most, round(cpus * of_one)))
 
 
 def sweep(parent: Path) -> None:

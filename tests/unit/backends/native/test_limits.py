@@ -52,6 +52,18 @@ def test_memory_limits_leave_no_swap(place: cgroups.Hierarchy) -> None:
     assert (place.version == 1) == (("memory.memsw.limit_in_bytes", str(100 << 20)) in written)
 
 
+@given(st.floats(1e-4, 1e4), st.floats(1e-4, 1e4))
+def test_who_was_promised_more_processor_time_never_gets_the_smaller_share(
+    some: float, more: float
+) -> None:
+    for place, name, most in ((V1, "cpu.shares", 262_144), (V2, "cpu.weight", 10_000)):
+        less, greater = (
+            int(dict(cgroups.settings(place, Limits(cpus=cpus)))[name])
+            for cpus in sorted((some, more))
+        )
+        assert 2 <= less <= greater <= most
+
+
 def test_every_limit_names_its_mechanism() -> None:
     for held in ({}, {"memory": "cgroup v1", "pids": "cgroup v1", "cpu": "cgroup v1"}):
         assert all(limits.mechanisms(held).values())
