@@ -143,8 +143,10 @@ async def test_a_cell_that_is_given_up_is_interrupted(sandbox: Sandbox) -> None:
 
     async def run() -> None:
         code = (
-            "import time\nprint('on', flush=True)\n"
-            "try: time.sleep(600)\nfinally: open('/tmp/ended', 'w')"
+            "import time\n"
+            # Inside: the interrupt may come as soon as this has been heard.
+            "try:\n    print('on', flush=True)\n    time.sleep(600)\n"
+            "finally: open('/tmp/ended', 'w')"
         )
         await context.run(code, on_output=lambda _stream, _data: has_begun.set())
 
