@@ -21,6 +21,7 @@ from typing import Any
 
 import anyio
 
+from sandpool.backends import callbacks
 from sandpool.backends.inheritance import keep_from_forks
 from sandpool.errors import (
     ContextNotFound,
@@ -287,9 +288,9 @@ class GuestConnection:
             self._loop.remove_writer(self._fd)
         self._loop = loop
         self._drained = None
-        loop.add_reader(self._fd, self._readable)
+        callbacks.add_reader(loop, self._fd, self._readable)
         if self._unsent:
-            loop.add_writer(self._fd, self._writable)
+            callbacks.add_writer(loop, self._fd, self._writable)
 
     def open(
         self,
@@ -325,7 +326,7 @@ class GuestConnection:
     def _hold(self, packet: bytes) -> None:
         if not self._held:
             assert self._loop is not None
-            self._loop.call_soon(self.send, b"")
+            callbacks.call_soon(self._loop, lambda: self.send(b""))
         self._held += packet
 
     def _next_number(self) -> int:
@@ -356,7 +357,7 @@ class GuestConnection:
                 return
             packet = packet[sent:]
             assert self._loop is not None
-            self._loop.add_writer(self._fd, self._writable)
+            callbacks.add_writer(self._loop, self._fd, self._writable)
         self._unsent.append(packet)
         self._unsent_size += len(packet)
 

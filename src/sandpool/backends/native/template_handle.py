@@ -26,6 +26,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from sandpool.backends import callbacks
 from sandpool.backends.inheritance import keep_from_forks
 from sandpool.errors import BackendUnavailable, CreateFailed, InvalidSpec
 
@@ -220,7 +221,7 @@ class TemplateHandle:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._control.fileno())
         self._loop = loop
-        loop.add_reader(self._control.fileno(), self._readable)
+        callbacks.add_reader(loop, self._control.fileno(), self._readable)
 
     def create(
         self, box_id: str, request: dict[str, Any], guest: socket.socket, birth: Birth

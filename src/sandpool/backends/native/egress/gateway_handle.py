@@ -23,6 +23,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from sandpool.backends import callbacks
 from sandpool.backends.inheritance import keep_from_forks
 from sandpool.backends.native.egress import nft
 from sandpool.backends.native.egress.rules import Opening
@@ -236,7 +237,7 @@ class GatewayHandle:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
         self._loop = loop
-        loop.add_reader(self._fd, self._readable)
+        callbacks.add_reader(loop, self._fd, self._readable)
 
     def _readable(self) -> None:
         while self._gone is None:
