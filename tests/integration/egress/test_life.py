@@ -73,7 +73,12 @@ async def main():
                 await held.run_code("1")
             except SandboxDied:
                 break
-        second, after = await reach(manager)
+        while True:
+            try:
+                second, after = await reach(manager)
+            except SandboxDied:
+                continue  # it was lent at the moment of its own end
+            break
         print(json.dumps([before, after, first != second]))
 from sandpool import SandboxDied
 asyncio.run(main())
