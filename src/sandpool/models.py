@@ -238,15 +238,19 @@ class LimitChange(Value):
     memory_mb: int | None = Field(default=None, ge=16, le=16_777_216)
     """Memory of all its processes together, in MiB, without swap."""
     cpus: float | None = Field(default=None, gt=0, le=1024)
-    """Processor time per second of wall time."""
+    """Processor time per second of wall time, and the share of it where all want more."""
     pids: int | None = Field(default=None, ge=4, le=1_000_000)
     """Processes and threads at one time, the guest included."""
     disk_mb: int | None = Field(default=None, ge=1, le=16_777_216)
     """Bytes in all writable places together, in MiB."""
+    inodes: int | None = Field(default=None, ge=64, le=1_000_000_000)
+    """Files and directories in all writable places together."""
+    open_files: int | None = Field(default=None, ge=16, le=1_048_576)
+    """Descriptors of each process that is started from then on."""
 
-    def given(self) -> dict[str, int | float]:
+    def given(self) -> dict[str, Any]:
         """Return the limits that it names."""
-        values: dict[str, int | float] = self.model_dump(exclude_none=True)
+        values: dict[str, Any] = self.model_dump(exclude_none=True)
         return values
 
 
@@ -357,6 +361,10 @@ class PoolSpec(Value):
     memory_mb: int = Field(default=512, ge=16, le=16_777_216)
     disk_mb: int = Field(default=256, ge=1, le=16_777_216)
     pids: int = Field(default=128, ge=4, le=1_000_000)
+    inodes: int = Field(default=65_536, ge=64, le=1_000_000_000)
+    """Files and directories in all writable places together."""
+    open_files: int = Field(default=1_024, ge=16, le=1_048_576)
+    """Descriptors of each process, as far as this host lets a process have them."""
     max_limits: LimitChange | None = None
     """The most that a claim or lease may ask for with `limits`; what is not named here can only be
     lowered."""

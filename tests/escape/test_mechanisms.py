@@ -57,7 +57,9 @@ KEPT_DESCRIPTORS = (
     Edit(TEMPLATE + "jail.py", "    kernel.close_all_but(kept)\n", ""),
     Edit("guest/child.py", "    rights.close_from(first)\n", ""),
 )
-NO_RLIMITS = Edit("guest/child.py", "        resource.setrlimit(limit, values)\n", "        pass\n")
+NO_RLIMITS = Edit(
+    "guest/child.py", "        resource.setrlimit(limit, (most, most))\n", "        pass\n"
+)
 NO_DISK_LIMIT = Edit(TEMPLATE + "jail.py", "size={request['disk_bytes']}", "size=0")
 NO_INODE_LIMIT = Edit(TEMPLATE + "jail.py", "nr_inodes={request['inodes']}", "nr_inodes=0")
 

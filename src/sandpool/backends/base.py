@@ -254,6 +254,8 @@ class Box(Protocol):
     async def set_limits(self, limits: Limits) -> None:
         """Hold it to other limits from now on, without touching what runs in it.
 
+        Rlimits are those of what is started from now on.  It cannot be reset any more.
+
         Raises `Unsupported`, naming the first limit that cannot be changed here, and `InvalidSpec`
         for one below what it already uses; on either of them the old limits hold.
         """

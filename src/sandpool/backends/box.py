@@ -18,7 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sandpool.backends.base import Binding, BoxSpec, Limits, RunOptions
 from sandpool.backends.connection import Exchange, GuestConnection
 from sandpool.backends.run import CANCEL_GRACE, Bound, ExitReport, Output, Relay, Run, parse
-from sandpool.errors import FileTooLarge, GuestError, ResetFailed, SandboxDied, Unsupported
+from sandpool.errors import (
+    FileTooLarge,
+    GuestError,
+    ResetFailed,
+    SandboxDied,
+    SandpoolError,
+    Unsupported,
+)
 from sandpool.guest import frames
 from sandpool.models import CellError, ContextResult, DirEntry, ExecResult, Stream
 
@@ -49,8 +56,12 @@ class Keeper(Protocol):
         """Whether the kernel has killed for memory since the last question."""
         ...
 
+    def rlimits(self, limits: Limits) -> Mapping[str, int]:
+        """Return the rlimits that belong to `limits`; they are the guest's to set."""
+        ...
+
     async def set_limits(self, limits: Limits) -> None:
-        """Hold the box to other limits; see `base.Box.set_limits`."""
+        """Hold the box to what else there is in them; see `base.Box.set_limits`."""
         ...
 
     async def end(self) -> None:
@@ -99,6 +110,8 @@ class GuestBox:
         """Make it; the backend calls `begin` next."""
         self.id = box_id
         self.spec = spec
+        self._limits = spec.limits
+        """What it is held to."""
         self._connection: GuestConnection
         self._keeper: Keeper
         self._check_empty: Callable[[], None] | None = None
@@ -446,7 +459,24 @@ class GuestBox:
         """Hold it to other limits from now on."""
         if self._died is not None:
             raise self._died
-        await self._keeper.set_limits(limits)
+        await self._change_rlimits(self._limits, limits)
+        try:
+            await self._keeper.set_limits(limits)
+        except SandpoolError:
+            await self._change_rlimits(limits, self._limits)
+            raise
+        self._limits = limits
+        # It is not what it was at its start any more.
+        self._check_empty = None
+
+    async def _change_rlimits(self, old: Limits, new: Limits) -> None:
+        begun, before, after = (
+            self._keeper.rlimits(limits) for limits in (self.spec.limits, old, new)
+        )
+        if before != after:
+            # What the guest was told at its start may be more than its host lets it have.
+            changed = {name: most for name, most in after.items() if most != begun[name]}
+            await self._ask("limit", {"rlimits": changed})
 
     async def kill_all(self) -> int:
         """Kill every process but the guest."""

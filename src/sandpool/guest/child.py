@@ -35,15 +35,23 @@ class Departure(BaseException):
 
 
 class Berth:
-    """What a child is born with: its descriptors, directory and tag."""
+    """What a child is born with: its descriptors, directory, tag and limits."""
 
-    __slots__ = ("cwd", "kept", "stderr", "stdin", "stdout", "tag")
+    __slots__ = ("cwd", "kept", "rlimits", "stderr", "stdin", "stdout", "tag")
 
     def __init__(
-        self, tag: int, cwd: int, stdin: int, stdout: int, stderr: int, kept: int | None = None
+        self,
+        tag: int,
+        rlimits: dict[int, int],
+        cwd: int,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        kept: int | None = None,
     ) -> None:
         """Hold descriptors of the guest; `become` moves copies of them to where they belong."""
         self.tag = tag
+        self.rlimits = rlimits
         self.cwd = cwd
         self.stdin = stdin
         self.stdout = stdout
@@ -68,8 +76,8 @@ def become(settings: Settings, berth: Berth) -> None:
         first += 1
     rights.close_from(first)
     kin.mark(berth.tag)
-    for limit, values in settings.rlimits:
-        resource.setrlimit(limit, values)
+    for limit, most in berth.rlimits.items():
+        resource.setrlimit(limit, (most, most))
     if settings.uid is not None and settings.gid is not None:
         rights.become_tenant(settings.uid, settings.gid)
     if not settings.keeps_rights:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from typing import Any, Dict, List, cast
 
 from .refusal import Refusal, bad_request
@@ -98,6 +99,19 @@ class Fields:
             _check_bytes(name, key)
             if text is not None:
                 _check_bytes(name, text)
+        return value
+
+    def rlimits(self, name: str) -> dict[str, int]:
+        """Take numbers by the names of the resources that they limit."""
+        given = self._take(name, _MISSING)
+        if not isinstance(given, dict):
+            raise _wrong(name, "an object")
+        value = cast("Dict[str, Any]", given)
+        for key, number in value.items():
+            if not key.startswith("RLIMIT_") or not hasattr(resource, key):
+                raise _wrong(name, "an object of the names of resources")
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 62:
+                raise _wrong(name, "an object of whole numbers")
         return value
 
     def _take(self, name: str, default: Any) -> Any:

@@ -189,7 +189,8 @@ class Guest:
             self.kin.retire(tag, is_empty=False)
             raise no_room(error) from error
         if pid == 0:
-            berth = child.Berth(tag, directory, stdin, stdout, stderr, kept)
+            rlimits = self.binding.rlimits
+            berth = child.Berth(tag, rlimits, directory, stdin, stdout, stderr, kept)
             raise child.Departure(partial(_depart, self.settings, berth, program))
         os.close(directory)
         return tag, pid

@@ -68,6 +68,22 @@ def bind(guest: Guest, request: Request, fields: Fields) -> None:
     request.respond_soon({})
 
 
+def limit(guest: Guest, request: Request, fields: Fields) -> None:
+    """Have all that is started from now on held to other rlimits."""
+    wanted = fields.rlimits("rlimits")
+    fields.finish()
+    guest.binding.limit(wanted)
+
+    def respond() -> None:
+        # It may have died of them.
+        guest.spare.make_later()
+        if request.is_open:
+            request.respond({})
+
+    request.activity = Activity()
+    guest.spare.limit(guest.binding.rlimits, respond)
+
+
 def ping(guest: Guest, request: Request, fields: Fields) -> None:
     """Show that we live."""
     fields.finish()
@@ -187,6 +203,7 @@ def kill_all(guest: Guest, request: Request, fields: Fields) -> None:
 HANDLERS: dict[str, Handler] = {
     "hello": hello,
     "bind": bind,
+    "limit": limit,
     "ping": ping,
     "warm": warm,
     "run_code": run_code,

@@ -14,6 +14,7 @@ import gc
 import io
 import marshal
 import os
+import resource
 import signal
 import struct
 import sys
@@ -56,6 +57,14 @@ def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
     rehearse()
     os.write(order_fd, b"p")
     order = _read_order(order_fd)
+    while isinstance(order, dict):
+        try:
+            for number, most in order.items():
+                resource.setrlimit(number, (most, most))
+        except (ValueError, OSError):
+            os._exit(1)  # it is more than we were born with
+        os.write(order_fd, b"p")
+        order = _read_order(order_fd)
     os.close(order_fd)
     path = order[0]
     try:
@@ -83,9 +92,10 @@ def rehearse() -> None:
     _flush(sys.stdout)
 
 
-def _read_order(fd: int) -> Order:
+def _read_order(fd: int) -> Order | dict[int, int]:
+    """Return what to run, or the limits under which to go on waiting for that."""
     (size,) = ORDER_SIZE.unpack(_read_exactly(fd, ORDER_SIZE.size))
-    found: Order = marshal.loads(_read_exactly(fd, size))  # noqa: S302 (the guest wrote it)
+    found: Order | dict[int, int] = marshal.loads(_read_exactly(fd, size))  # noqa: S302 (the guest wrote it)
     return found
 
 

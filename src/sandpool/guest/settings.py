@@ -6,8 +6,10 @@ import os
 import resource
 from typing import TYPE_CHECKING, Any
 
+from .refusal import Refusal
+
 if TYPE_CHECKING:
-    from typing import MutableMapping
+    from typing import Mapping, MutableMapping
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for when the environment does not say."""
@@ -45,31 +47,30 @@ class Settings:
         """The mount points that are emptied at a reset; none: there is no reset."""
         self.has_python: bool = given["has_python"]
         self.executable: str | None = given["executable"]
-        self.rlimits = [_clamp(name, limits) for name, limits in given["rlimits"].items()]
-        """[(resource, (soft, hard))], set in every child."""
+        self.rlimits = {
+            _number(name): _clamp(name, most) for name, most in given["rlimits"].items()
+        }
+        """By the numbers of the resources; soft and hard the same, set in every child."""
         self.env: dict[str, str] = {"HOME": self.home, "PATH": PATH, **given["env"]}
         if (self.uid is None) != (self.gid is None):
             raise ValueError("uid and gid are given together or not at all")
 
 
-def _clamp(name: str, limits: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """Return the limit, no higher than ours: raising one is a right that children do not have."""
+def _number(name: str) -> int:
     number: int = getattr(resource, name)
-    ceiling = resource.getrlimit(number)[1]
-    soft, hard = (_lower(limit, ceiling) for limit in limits)
-    return number, (_lower(soft, hard), hard)
+    return number
 
 
-def _lower(one: int, other: int) -> int:
-    if resource.RLIM_INFINITY in (one, other):
-        return other if one == resource.RLIM_INFINITY else one
-    return min(one, other)
+def _clamp(name: str, most: int) -> int:
+    """Return a limit no higher than ours: raising one is a right that children do not have."""
+    ceiling = resource.getrlimit(_number(name))[1]
+    return most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
 
 
 class Binding:
-    """What `bind` has set: the epoch of the lease, and what every later run starts from."""
+    """What `limit` and `bind` have set: the epoch of the lease, and what later runs start from."""
 
-    __slots__ = ("_settings", "cwd", "env", "epoch", "reseed")
+    __slots__ = ("_settings", "cwd", "env", "epoch", "reseed", "rlimits")
 
     def __init__(self, settings: Settings) -> None:
         """Begin unbound."""
@@ -79,6 +80,21 @@ class Binding:
         """Environment of later runs, before what a request adds."""
         self.cwd = settings.working_dir
         self.reseed = True
+        self.rlimits = settings.rlimits
+        """As in the settings, unless `limit` has said otherwise."""
+
+    def limit(self, wanted: Mapping[str, int]) -> None:
+        """Have the rlimits of the settings, but for those; Refusal for one that is above ours."""
+        rlimits = dict(self._settings.rlimits)
+        for name, most in wanted.items():
+            ceiling = _clamp(name, most)
+            if ceiling < most:
+                raise Refusal(
+                    "unsupported",
+                    f"limits: {name} cannot be {most}: no process may have over {ceiling} here",
+                )
+            rlimits[_number(name)] = most
+        self.rlimits = rlimits
 
     def bind(self, epoch: int, env: dict[str, str | None], cwd: str | None, reseed: bool) -> None:
         """Begin a lease; nothing of an earlier one's environment stays."""

@@ -8,6 +8,8 @@ which may kill or stop it: then the next run forks, or waits as any stopped prog
     (none) ─► WARMING ─► PARKED ─► taken by a run
                  └──────────┴────► dead, and another is made after a while
 
+One that is told other limits is WARMING again until it says that it has them.
+
     S1  `_fd` is open exactly while there is a spare; its plumbing belongs to us until it is taken.
 """
 
@@ -80,6 +82,21 @@ class Spare:
         """Make none until somebody waits for one; one that there is stays."""
         self._is_resting = True
 
+    def limit(self, rlimits: dict[int, int], done: Callable[[], None]) -> None:
+        """Have the spare under these rlimits, or none; then call `done`.
+
+        It lowers its own.  What it may not raise, it dies of.
+        """
+        if self._pid:
+            self._waiting.append(done)
+            if self._is_parked and self._send(marshal.dumps(rlimits)):
+                self._is_parked = False
+                self._guest.loop.watch(self._fd, READ, self._ready)
+            else:
+                os.kill(self._pid, signal.SIGKILL)
+        else:
+            done()
+
     def take(self, order: script.Order) -> Taken | None:
         """Send `order` to the spare; None if there is none that waits."""
         if not self._is_parked or self._plumbing is None:
@@ -88,11 +105,7 @@ class Spare:
         packet = marshal.dumps((path, argv, None if env == self._env else env, cwd, reseed))
         if len(packet) > _LONGEST_ORDER:
             return None
-        try:
-            sent = os.write(self._fd, script.ORDER_SIZE.pack(len(packet)) + packet)
-        except OSError:
-            sent = 0
-        if sent != script.ORDER_SIZE.size + len(packet):
+        if not self._send(packet):
             # Somebody has killed it, or tampered with it.
             os.kill(self._pid, signal.SIGKILL)
             return None
@@ -100,6 +113,13 @@ class Spare:
         self._guest.kin.employ(self._tag)
         self._forget()
         return taken
+
+    def _send(self, packet: bytes) -> bool:
+        try:
+            sent = os.write(self._fd, script.ORDER_SIZE.pack(len(packet)) + packet)
+        except OSError:
+            return False
+        return sent == script.ORDER_SIZE.size + len(packet)
 
     def _make(self) -> None:
         self._is_coming = False

@@ -44,7 +44,16 @@ _SIZE = re.compile(r"^(\d+)([kmg]?)$", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _MIB = 1024**2
 
-_LIMIT_KEYS = frozenset({"memory", "memory_mb", "cpu", "cpus", "pids", "disk_mb"})
+_WHOLE_LIMITS = (
+    ("memory_mb", 16, 16_777_216, "MiB"),
+    ("pids", 4, 1_000_000, "processes"),
+    ("disk_mb", 1, 16_777_216, "MiB"),
+    ("inodes", 64, 1_000_000_000, "files"),
+    ("open_files", 16, 1_048_576, "descriptors"),
+)
+"""Name, least, most, unit."""
+
+_LIMIT_KEYS = frozenset({"memory", "cpu", "cpus", *(name for name, *_ in _WHOLE_LIMITS)})
 
 # What only a container has, and the one value of each that a native sandbox agrees with anyway.
 _ONLY_IN_CONTAINERS: Mapping[str, object] = {
@@ -182,6 +191,8 @@ def pool_config(
             "cpus": spec.cpus,
             "pids": spec.pids,
             "disk_mb": spec.disk_mb,
+            "inodes": spec.inodes,
+            "open_files": spec.open_files,
         },
     )
     if isinstance(config, NativeSandboxConfig):
@@ -212,6 +223,8 @@ def shared_pool(
         memory_mb=box.limits.memory_mb,
         disk_mb=box.limits.disk_mb,
         pids=box.limits.pids,
+        inodes=box.limits.inodes,
+        open_files=box.limits.open_files,
         preload=box.preload,
         env=dict(box.env),
         working_dir=box.working_dir,
@@ -244,15 +257,12 @@ def parse_limits(limits: Mapping[str, Any]) -> Limits:
     found: dict[str, Any] = {}
     if "memory" in limits:
         found["memory_mb"] = _bounded("memory", _mib(limits["memory"]), 16, 16_777_216, "MiB")
-    if "memory_mb" in limits:
-        found["memory_mb"] = _whole("memory_mb", limits["memory_mb"], 16, 16_777_216, "MiB")
     for name in ("cpu", "cpus"):
         if name in limits:
             found["cpus"] = _bounded(name, _number(name, limits[name]), 0.001, 1024, "processors")
-    if "pids" in limits:
-        found["pids"] = _whole("pids", limits["pids"], 4, 1_000_000, "processes")
-    if "disk_mb" in limits:
-        found["disk_mb"] = _whole("disk_mb", limits["disk_mb"], 1, 16_777_216, "MiB")
+    for name, least, most, unit in _WHOLE_LIMITS:
+        if name in limits:
+            found[name] = _whole(name, limits[name], least, most, unit)
     return Limits(**found)
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import anyio
 
-from sandpool.backends.base import Binding, Limits
+from sandpool.backends.base import Binding
 from sandpool.clock import Clock
 from sandpool.errors import (
     AcquireTimeout,
@@ -157,7 +157,7 @@ class Tenancy:
         # The next tenant's are the pool's, and what a failed change has left is not known.
         self.is_spoilt = True
         with anyio.move_on_after(_BIND_BOUND) as scope:
-            await item.need_box().set_limits(_changed(item.spec.limits, change))
+            await item.need_box().set_limits(replace(item.spec.limits, **change.given()))
         if scope.cancelled_caught:
             raise SandboxDied(f"sandbox {item.id} could not be limited in time", reason="backend")
         # It has no tenant after this one: whoever asks by its id and whoever holds it see them.
@@ -551,16 +551,6 @@ def _change(limits: LimitChange | None, spec: PoolSpec) -> LimitChange | None:
             )
     is_other = any(value != getattr(spec, name) for name, value in limits.given().items())
     return limits if is_other else None
-
-
-def _changed(limits: Limits, change: LimitChange) -> Limits:
-    return replace(
-        limits,
-        memory_mb=change.memory_mb or limits.memory_mb,
-        cpus=change.cpus or limits.cpus,
-        pids=change.pids or limits.pids,
-        disk_mb=change.disk_mb or limits.disk_mb,
-    )
 
 
 def _check_env(env: Mapping[str, str | None]) -> None:

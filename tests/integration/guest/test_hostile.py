@@ -34,6 +34,9 @@ class Keeper:
     def was_oom_killed(self) -> bool:
         return False
 
+    def rlimits(self, limits: Limits) -> Mapping[str, int]:
+        return {"RLIMIT_NOFILE": limits.open_files}
+
     async def set_limits(self, limits: Limits) -> None:
         return
 

@@ -172,6 +172,7 @@ class DockerBackend:
         prepared = self._prepared[image.id, spec.preload]
         keeper = Keeper(
             self._engine,
+            spec.limits,
             self._describe(image, spec, prepared, box_id),
             self._forget,
         )

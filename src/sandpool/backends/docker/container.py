@@ -12,7 +12,7 @@ from typing import Any
 
 from sandpool.backends.base import BoxSpec, ContainerSpec, Limits
 from sandpool.backends.docker.interpreter import Interpreter
-from sandpool.errors import InvalidSpec
+from sandpool.errors import InvalidSpec, Unsupported
 
 TENANT = 1000
 """The uid and gid of every process in a sandbox, the guest included."""
@@ -22,6 +22,7 @@ RUN_DIR = "/run/sandpool"
 
 _MIB = 1024 * 1024
 _SHARED_MEMORY_MB = 64
+_NOTHING = "nothing"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RUN_DIR_MB = 32
 _RUN_DIR_INODES = 1024
@@ -87,7 +88,7 @@ def settings(image: Image, spec: BoxSpec, executable: str | None) -> dict[str, A
         "home": HOME,
         "working_dir": spec.working_dir,
         "env": environment(image, spec),
-        "rlimits": _rlimits(spec.limits),
+        "rlimits": rlimits(spec.limits),
         "run_dir": RUN_DIR,
         "writable": _writable(image, spec),
         "has_python": executable is not None,
@@ -95,15 +96,28 @@ def settings(image: Image, spec: BoxSpec, executable: str | None) -> dict[str, A
     }
 
 
-def _rlimits(limits: Limits) -> dict[str, tuple[int, int]]:
-    # Nothing that the kernel counts by user for the whole host, such as processes: all sandboxes
-    # have the same one.
-    size = limits.disk_mb * _MIB
+def rlimits(limits: Limits) -> dict[str, int]:
+    """Return the rlimits, soft and hard, of every process that runs in the sandbox.
+
+    Nothing that the kernel counts by user for the whole host, such as processes: all sandboxes have
+    the same one.
+    """
     return {
-        "RLIMIT_NOFILE": (limits.open_files, limits.open_files),
-        "RLIMIT_FSIZE": (size, size),
-        "RLIMIT_CORE": (0, 0),
-        "RLIMIT_MEMLOCK": (64 * 1024, 64 * 1024),
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_FSIZE": limits.disk_mb * _MIB,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 64 * 1024,
+    }
+
+
+def resources(limits: Limits) -> dict[str, int]:
+    """Return what the engine is told of `limits`, when it makes a container and later."""
+    return {
+        "Memory": limits.memory_mb * _MIB,
+        # The sum of memory and swap: no swap.
+        "MemorySwap": limits.memory_mb * _MIB,
+        "NanoCpus": int(limits.cpus * 1_000_000_000),
+        "PidsLimit": limits.pids,
     }
 
 
@@ -131,11 +145,7 @@ def request(
         "Privileged": False,
         "ExtraHosts": [f"{name}:{address}" for name, address in asked.extra_hosts.items()],
         "PortBindings": _bindings(asked),
-        "Memory": spec.limits.memory_mb * _MIB,
-        # The sum of memory and swap: no swap.
-        "MemorySwap": spec.limits.memory_mb * _MIB,
-        "NanoCpus": int(spec.limits.cpus * 1_000_000_000),
-        "PidsLimit": spec.limits.pids,
+        **resources(spec.limits),
         # The output is our protocol: nobody is to write it to a disk.
         "LogConfig": {"Type": "none"},
         # The guest reaps what it inherits, so it is its own init.
@@ -246,7 +256,16 @@ def _writable(image: Image, spec: BoxSpec) -> list[str]:
 
 def check(spec: BoxSpec) -> None:
     """Raise `InvalidSpec` for what no container can be."""
-    limits = spec.limits
+    check_limits(spec.limits)
+    place = spec.working_dir
+    if not place.startswith("/") or place.rstrip("/") in ("", "/dev", "/proc", "/sys"):
+        raise InvalidSpec(
+            f"working_dir is {place!r}; it must be absolute and a directory of its own"
+        )
+
+
+def check_limits(limits: Limits) -> None:
+    """Raise `InvalidSpec` for limits under which no sandbox can live."""
     for name, value, least in (
         ("memory_mb", limits.memory_mb, 16),
         ("pids", limits.pids, 4),
@@ -258,11 +277,23 @@ def check(spec: BoxSpec) -> None:
             raise InvalidSpec(f"{name} is {value}; it must be at least {least}")
     if not limits.cpus >= 0.01:
         raise InvalidSpec(f"cpus is {limits.cpus}; it must be at least 0.01")
-    place = spec.working_dir
-    if not place.startswith("/") or place.rstrip("/") in ("", "/dev", "/proc", "/sys"):
-        raise InvalidSpec(
-            f"working_dir is {place!r}; it must be absolute and a directory of its own"
-        )
+
+
+def check_change(old: Limits, new: Limits, held: Mapping[str, str]) -> None:
+    """Raise `Unsupported` for what the engine cannot change of a container that runs.
+
+    `held` is what `mechanisms` has said of it.
+    """
+    check_limits(new)
+    for name in ("disk_mb", "inodes"):
+        if getattr(old, name) != getattr(new, name):
+            raise Unsupported(
+                f"limits: {name} of a container cannot be changed at its hand-over: the engine "
+                "mounts its writable places once, when it starts; make a pool for it"
+            )
+    for name, mechanism in (("memory_mb", "memory"), ("cpus", "cpus"), ("pids", "pids")):
+        if getattr(old, name) != getattr(new, name) and held[mechanism].startswith(_NOTHING):
+            raise Unsupported(f"limits: {name} cannot be changed: {held[mechanism]} hold it")
 
 
 def mechanisms(engine: Mapping[str, Any]) -> dict[str, str]:
@@ -270,7 +301,7 @@ def mechanisms(engine: Mapping[str, Any]) -> dict[str, str]:
     version = f"cgroup v{engine.get('CgroupVersion', '?')}"
 
     def held(is_held: object) -> str:
-        return version if is_held else "nothing: the engine's host cannot"
+        return version if is_held else f"{_NOTHING}: the engine's host cannot"
 
     swap = "" if engine.get("SwapLimit") else ", swap not counted"
     return {
@@ -279,5 +310,7 @@ def mechanisms(engine: Mapping[str, Any]) -> dict[str, str]:
         "pids": held(engine.get("PidsLimit")),
         "disk": "tmpfs size of each writable place, and memory for all of them together",
         "inodes": "tmpfs nr_inodes of each writable place",
-        "open_files": "rlimit nofile",
+        "open_files": "rlimit nofile, for each process by itself",
+        "output": "what a run may keep, counted by its guest and by this process",
+        "wall_time": "what a run may take, by its guest's clock; past it, by this process's",
     }

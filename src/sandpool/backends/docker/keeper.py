@@ -12,10 +12,16 @@ import anyio
 
 from sandpool.backends.base import Limits
 from sandpool.backends.connection import GuestConnection
-from sandpool.backends.docker import bundle
+from sandpool.backends.docker import bundle, container
 from sandpool.backends.docker.demultiplexer import Demultiplexer
 from sandpool.backends.docker.engine import Answer, Engine
-from sandpool.errors import BackendUnavailable, DestroyFailed, ResetFailed, Unsupported
+from sandpool.errors import (
+    BackendUnavailable,
+    DestroyFailed,
+    InvalidSpec,
+    ResetFailed,
+    Unsupported,
+)
 
 _LEAVE_TIMEOUT = 1.0
 """Seconds that a guest whose connection is closed has to end by itself."""
@@ -28,6 +34,7 @@ _LOOK_TIMEOUT = 5.0
 _NOT_FOUND = 404
 _CONFLICT = 409
 _KILLED = 137
+_MIB = 1024 * 1024
 _OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
 
 
@@ -37,11 +44,14 @@ class Keeper:
     def __init__(
         self,
         engine: Engine,
+        limits: Limits,
         facts: Mapping[str, Any],
         on_end: Callable[[str], None],
     ) -> None:
         """Keep no container yet; `on_end` gets its id when it is there no more."""
         self._engine = engine
+        self._limits = limits
+        """What the engine holds it to."""
         self._facts = facts
         self._on_end = on_end
         self.container = ""
@@ -87,9 +97,41 @@ class Keeper:
             self._oom_kills = self._count_oom_kills()
             self._guest = pid if _is_guest(pid) else None
 
+    def rlimits(self, limits: Limits) -> Mapping[str, int]:
+        """Return the rlimits that belong to `limits`."""
+        return container.rlimits(limits)
+
     async def set_limits(self, limits: Limits) -> None:
-        """Refuse: the engine was told them when the container was made."""
-        raise Unsupported("limits: those of a container cannot be changed at its hand-over")
+        """Have the engine hold the container to what it can change while that runs."""
+        old = self._limits
+        container.check_change(old, limits, self._facts["limits"])
+        if container.resources(old) != container.resources(limits):
+            if limits.memory_mb < old.memory_mb:
+                await self._check_memory(limits.memory_mb)
+            answer = await self._engine.request(
+                "POST",
+                f"/containers/{self.container}/update",
+                body=container.resources(limits),
+                timeout=_LOOK_TIMEOUT,
+            )
+            if not answer.is_ok:
+                raise Unsupported(f"limits: the Docker Engine refuses them: {answer.message}")
+        self._limits = limits
+
+    async def _check_memory(self, most_mb: int) -> None:
+        """Raise `InvalidSpec` where more is used: a kernel may take the limit, and kill for it."""
+        answer = await self._engine.request(
+            "GET",
+            f"/containers/{self.container}/stats",
+            query={"stream": "false", "one-shot": "true"},
+            timeout=_LOOK_TIMEOUT,
+        )
+        found: Mapping[str, Any] = answer.fields().get("memory_stats") or {}
+        used = found.get("usage")
+        if isinstance(used, int) and used > most_mb * _MIB:
+            raise InvalidSpec(
+                f"limits: memory_mb is {most_mb}, and the sandbox uses {used // _MIB} already"
+            )
 
     def was_oom_killed(self) -> bool:
         """Whether the kernel has killed for memory since the last question."""

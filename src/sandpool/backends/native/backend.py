@@ -18,7 +18,6 @@ import asyncio
 import base64
 import errno
 import os
-import resource
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +79,9 @@ class _Keeper:
 
     def was_oom_killed(self) -> bool:
         return self.slot is not None and self._backend.cgroups.was_oom_killed(self.slot)
+
+    def rlimits(self, limits: Limits) -> Mapping[str, int]:
+        return self._backend.rlimits(limits)
 
     async def set_limits(self, limits: Limits) -> None:
         await self._backend.change_limits(self, limits)
@@ -350,21 +352,25 @@ class NativeBackend:
                 "home": "/home/sandbox",
                 "working_dir": spec.working_dir,
                 "env": {**_environment(image), **spec.env},
-                "rlimits": _clamped(limits.rlimits(spec.limits, self._found.controllers)),
+                "rlimits": self.rlimits(spec.limits),
                 "run_dir": "/run/sandpool",
                 "has_python": image.python is not None,
                 "executable": image.python,
             },
         }
 
+    def rlimits(self, wanted: Limits) -> dict[str, int]:
+        """Return the rlimits of everything that runs in a box with these limits."""
+        return limits.rlimits(wanted, self._found.controllers)
+
     async def change_limits(self, keeper: _Keeper, wanted: Limits) -> None:
         """Hold one of our boxes to other limits; see `base.Box.set_limits`."""
         old = keeper.limits
         limits.check_change(old, wanted, self._found.controllers)
         try:
-            if keeper.slot is not None:
+            if keeper.slot is not None and limits.differ(old, wanted, *limits.GROUPED):
                 await self.cgroups.change(keeper.slot, wanted)
-            if keeper.template is not None and wanted.disk_mb != old.disk_mb:
+            if keeper.template is not None and limits.differ(old, wanted, *limits.MOUNTED):
                 await self._resize(keeper, keeper.template, wanted)
         except OSError as error:
             raise Unsupported(f"limits: this host's kernel refuses them: {error}") from error
@@ -372,14 +378,12 @@ class NativeBackend:
 
     async def _resize(self, keeper: _Keeper, template: TemplateHandle, wanted: Limits) -> None:
         try:
-            await template.resize(keeper.box_id, wanted.disk_mb * 1024 * 1024)
+            await template.resize(keeper.box_id, wanted.disk_mb * 1024 * 1024, wanted.inodes)
         except OSError as error:
             if keeper.slot is not None:
                 await self.cgroups.change(keeper.slot, keeper.limits)
             if error.errno == errno.EINVAL:
-                raise InvalidSpec(
-                    f"limits: disk_mb is {wanted.disk_mb}, and the sandbox has more in it already"
-                ) from error
+                raise InvalidSpec(limits.too_small(wanted)) from error
             raise
 
     def _facts(
@@ -436,14 +440,3 @@ def _environment(image: images.Image) -> dict[str, str]:
         "LANG": "C.UTF-8",
         **image.env,
     }
-
-
-def _clamped(wanted: dict[str, tuple[int, int]]) -> dict[str, list[int]]:
-    """Return rlimits no higher than our own hard ones, which nobody may raise."""
-    found: dict[str, list[int]] = {}
-    for name, (soft, hard) in wanted.items():
-        ceiling = resource.getrlimit(getattr(resource, name))[1]
-        if ceiling != resource.RLIM_INFINITY:
-            soft, hard = min(soft, ceiling), min(hard, ceiling)
-        found[name] = [soft, hard]
-    return found

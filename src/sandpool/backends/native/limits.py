@@ -13,6 +13,10 @@ _MIB = 1024 * 1024
 _SMALLEST_MEMORY = 16
 _SMALLEST_PIDS = 4
 _SECOND_PIDS = 4096
+GROUPED = "memory_mb", "cpus", "pids"
+"""What a cgroup can hold."""
+MOUNTED = "disk_mb", "inodes"
+"""What the file system of the writable places holds."""
 
 
 def check(limits: Limits) -> None:
@@ -30,48 +34,51 @@ def check(limits: Limits) -> None:
         raise InvalidSpec(f"cpus is {limits.cpus}; it must be more than 0")
 
 
-def rlimits(limits: Limits, held_by_cgroup: frozenset[str]) -> dict[str, tuple[int, int]]:
-    """Return the rlimits of every process that runs in the sandbox.
+def rlimits(limits: Limits, held_by_cgroup: frozenset[str]) -> dict[str, int]:
+    """Return the rlimits, soft and hard, of every process that runs in the sandbox.
 
     The number of processes is counted per user id of the sandbox's own user namespace, so it holds
-    for the sandbox as a whole; beside a cgroup, which is what counts and what a tenancy may change,
-    it is a second line well behind the first.  Memory, without a cgroup, is held per process only.
+    for the sandbox as a whole; beside a cgroup, which is what counts, it is a second line well
+    behind the first.  Memory, without a cgroup, is held per process only.
     """
-    pids = limits.pids if "pids" not in held_by_cgroup else max(_SECOND_PIDS, 2 * limits.pids)
     found = {
-        "RLIMIT_NOFILE": (limits.open_files, limits.open_files),
-        "RLIMIT_NPROC": (pids, pids),
-        "RLIMIT_CORE": (0, 0),
-        "RLIMIT_MEMLOCK": (64 * 1024, 64 * 1024),
-        "RLIMIT_MSGQUEUE": (64 * 1024, 64 * 1024),
-        "RLIMIT_SIGPENDING": (1024, 1024),
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_NPROC": (
+            limits.pids if "pids" not in held_by_cgroup else max(_SECOND_PIDS, 2 * limits.pids)
+        ),
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 64 * 1024,
+        "RLIMIT_MSGQUEUE": 64 * 1024,
+        "RLIMIT_SIGPENDING": 1024,
     }
     if "memory" not in held_by_cgroup:
-        found["RLIMIT_DATA"] = (limits.memory_mb * _MIB, limits.memory_mb * _MIB)
+        found["RLIMIT_DATA"] = limits.memory_mb * _MIB
         # What a file in memory has is not data of any process: at least none may be a large one.
-        found["RLIMIT_FSIZE"] = (limits.disk_mb * _MIB, limits.disk_mb * _MIB)
+        found["RLIMIT_FSIZE"] = limits.disk_mb * _MIB
     return found
 
 
 def check_change(old: Limits, new: Limits, held_by_cgroup: frozenset[str]) -> None:
-    """Raise `Unsupported` for a change of limits that nothing here can enforce on a warm sandbox.
-
-    A process cannot be given other rlimits from outside, so what rlimits hold stays as it is.
-    """
+    """Raise `Unsupported` for a change of limits that nothing here could enforce."""
     check(new)
-    for name, controller in (("memory_mb", "memory"), ("cpus", "cpu"), ("pids", "pids")):
-        if getattr(old, name) != getattr(new, name) and controller not in held_by_cgroup:
-            raise Unsupported(
-                f"limits: {name} cannot be changed at hand-over: this host lets us make no cgroup "
-                f"with {controller}; make a pool for it, or see `sandpool doctor`"
-            )
-    if new.pids > old.pids and new.pids > max(_SECOND_PIDS, 2 * old.pids):
-        raise Unsupported(f"limits: pids can be raised to {max(_SECOND_PIDS, 2 * old.pids)}")
-    if new.disk_mb > old.disk_mb and "memory" not in held_by_cgroup:
-        raise Unsupported("limits: disk_mb can only be lowered on this host")
-    for name in ("inodes", "open_files"):
-        if getattr(old, name) != getattr(new, name):
-            raise Unsupported(f"limits: {name} cannot be changed at hand-over")
+    if old.cpus != new.cpus and "cpu" not in held_by_cgroup:
+        raise Unsupported(
+            "limits: cpus cannot be changed at hand-over: this host lets us make no cgroup with "
+            "cpu, and nothing else holds it; see `sandpool doctor`"
+        )
+
+
+def differ(old: Limits, new: Limits, *names: str) -> bool:
+    """Whether they differ in one of these."""
+    return any(getattr(old, name) != getattr(new, name) for name in names)
+
+
+def too_small(wanted: Limits) -> str:
+    """Say why the kernel does not let the writable places be as small as `wanted` has it."""
+    return (
+        f"limits: disk_mb is {wanted.disk_mb} and inodes {wanted.inodes}, "
+        "and the sandbox has more in it already"
+    )
 
 
 def mechanisms(by_cgroup: dict[str, str]) -> dict[str, str]:
@@ -83,5 +90,7 @@ def mechanisms(by_cgroup: dict[str, str]) -> dict[str, str]:
         + (f" and {by_cgroup['pids']}" if "pids" in by_cgroup else ""),
         "disk": "tmpfs size",
         "inodes": "tmpfs nr_inodes",
-        "open_files": "rlimit nofile",
+        "open_files": "rlimit nofile, for each process by itself",
+        "output": "what a run may keep, counted by its guest and by this process",
+        "wall_time": "what a run may take, by its guest's clock; past it, by this process's",
     }

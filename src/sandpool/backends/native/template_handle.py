@@ -254,8 +254,8 @@ class TemplateHandle:
         except OSError as error:
             self._lose(str(error))
 
-    async def resize(self, box_id: str, disk_bytes: int) -> None:
-        """Change the size of what a sandbox may write.
+    async def resize(self, box_id: str, disk_bytes: int, inodes: int) -> None:
+        """Change how much, and how many files, a sandbox may write.
 
         Raises OSError: EINVAL where it has more in it, EAGAIN where the template does not keep up,
         ESRCH where it has ended.
@@ -265,7 +265,7 @@ class TemplateHandle:
             raise ProcessLookupError(errno.ESRCH, "the sandbox has ended")
         self.attach()
         birth.resized = None
-        packet = {"op": "resize", "id": box_id, "disk_bytes": disk_bytes}
+        packet = {"op": "resize", "id": box_id, "disk_bytes": disk_bytes, "inodes": inodes}
         self._control.send(json.dumps(packet).encode())
         number = await birth.wait_resized()
         if number:

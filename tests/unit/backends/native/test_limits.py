@@ -36,9 +36,8 @@ def test_a_limit_under_which_nothing_can_live_is_refused(impossible: Limits) -> 
 @given(st.builds(Limits, memory_mb=st.integers(16, 10**6), pids=st.integers(4, 10**6)))
 def test_no_rlimit_is_above_what_was_asked_for(asked: Limits) -> None:
     found = limits.rlimits(asked, frozenset())
-    assert found["RLIMIT_NPROC"] == (asked.pids, asked.pids)
-    assert found["RLIMIT_DATA"] == (asked.memory_mb << 20,) * 2
-    assert all(soft <= hard for soft, hard in found.values())
+    assert found["RLIMIT_NPROC"] == asked.pids
+    assert found["RLIMIT_DATA"] == asked.memory_mb << 20
 
 
 def test_memory_that_a_cgroup_holds_is_not_held_per_process_too() -> None:

@@ -158,11 +158,12 @@ def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
     kernel.unmount(WRITABLE)
 
 
-def resize_places(pid: int, disk_bytes: int) -> None:
-    """Change the size of what the sandbox of process 1 `pid` may write; called by the template.
+def resize_places(pid: int, disk_bytes: int, inodes: int) -> None:
+    """Change how much the sandbox of process 1 `pid` may write; called by the template.
 
-    Raises OSError; EINVAL where it has more in it.  Only two system calls are made in the sandbox's
-    mount namespace, by names that the jail has made and nobody inside can change.
+    Raises OSError; EINVAL where it has more in it, and then both are as they were.  Only two system
+    calls are made in the sandbox's mount namespace, by names that the jail has made and nobody
+    inside can change.
     """
     own = os.open(PROC + "/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -173,7 +174,8 @@ def resize_places(pid: int, disk_bytes: int) -> None:
             os.close(theirs)
         try:
             flags = kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV
-            kernel.mount(None, "/tmp", None, flags, f"size={disk_bytes}")
+            options = f"size={disk_bytes},nr_inodes={inodes}"
+            kernel.mount(None, "/tmp", None, flags, options)
         finally:
             _return_to(own)
     finally:

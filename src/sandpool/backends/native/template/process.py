@@ -3,7 +3,7 @@
 Packets on the control socket are JSON objects.
     host -> template   {"op": "create", "id", ...} with the guest's socket attached
                        {"op": "kill", "id"}
-                       {"op": "resize", "id", "disk_bytes"}
+                       {"op": "resize", "id", "disk_bytes", "inodes"}
     template -> host   {"event": "ready" | "failed" | "created" | "resized" | "exited", ...}
 
 The process has one thread.  It is the only parent of its sandboxes' first processes, so that a pid
@@ -186,7 +186,7 @@ class Template:
             return  # its end has been told
         number = 0
         try:
-            jail.resize_places(pid, request["disk_bytes"])
+            jail.resize_places(pid, request["disk_bytes"], request["inodes"])
         except OSError as error:
             number = error.errno or errno.EIO
         self._send({"event": "resized", "id": request["id"], "errno": number})
