@@ -311,6 +311,19 @@ ATTEMPTS = [
         ("ValueError", "EPERM"),
     ),
     Attempt(
+        "raises how many files it may open",
+        _LIMITS,
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard + 1)); reached = True",
+        ("ValueError", "EPERM"),
+    ),
+    Attempt(
+        "raises a limit of the guest's, from which its own come",
+        _LIMITS,
+        "hard = 1 << 40\nresource.prlimit(1, resource.RLIMIT_NOFILE, (hard, hard)); reached = True",
+        ("ValueError", "EPERM"),
+    ),
+    Attempt(
         "raises its priority", _CAPABILITIES, "os.nice(-10); reached = True", ("EPERM", "EACCES")
     ),
     Attempt(

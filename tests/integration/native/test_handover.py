@@ -188,11 +188,11 @@ async def test_fewer_files_than_there_are_is_refused_and_nothing_is_changed(
 ) -> None:
     box = await _begun(backend)
     held = await box.run_code(HELD, RunOptions())
-    await box.exec(RunOptions(argv=("sh", "-c", "touch $(seq 200)"), cwd="/tmp"))
+    await box.exec(RunOptions(argv=("sh", "-c", "touch $(seq 200)"), cwd="/sandbox"))
     with pytest.raises(InvalidSpec, match="inodes"):
         await box.set_limits(replace(BEGUN, disk_mb=8, inodes=100, open_files=32))
     assert (await box.run_code(HELD, RunOptions())).stdout == held.stdout
-    assert len(await box.list_files("/tmp")) == 200
+    assert len(await box.list_files("/sandbox")) == 200
 
 
 @pytest.mark.parametrize("files", [20, 500])

@@ -186,6 +186,8 @@ async def test_processor_time_is_shared_by_quota(backend: Backend) -> None:
 async def test_the_info_says_what_holds_each_limit(backend: Backend) -> None:
     box = await backend.create(BoxSpec(), box_id="info")
     limits = box.info["limits"]
-    assert set(limits) == {"memory", "cpus", "pids", "disk", "inodes", "open_files"}
+    assert set(limits) == {
+        *("memory", "cpus", "pids", "disk", "inodes", "open_files", "output", "wall_time")
+    }
     if os.geteuid() == 0 and "memory" in find().controllers:
         assert limits["memory"].startswith("cgroup")

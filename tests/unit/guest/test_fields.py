@@ -28,6 +28,7 @@ TAKERS: dict[str, Callable[[Fields], Any]] = {
     "strings": lambda fields: fields.strings("x"),
     "argv": lambda fields: fields.strings("x", required=True),
     "environment": lambda fields: fields.environment("x"),
+    "rlimits": lambda fields: fields.rlimits("x"),
 }
 
 
@@ -136,3 +137,17 @@ def test_a_variable_is_set_or_removed() -> None:
 
 def test_an_empty_path_is_none() -> None:
     refusal({"x": ""}, TAKERS["path"])
+
+
+def test_rlimits_are_whole_numbers_by_the_names_of_resources() -> None:
+    assert Fields({"x": {"RLIMIT_NOFILE": 64}}).rlimits("x") == {"RLIMIT_NOFILE": 64}
+    for value in (
+        {"NOFILE": 64},
+        {"RLIMIT_NOSUCH": 64},
+        {"RLIMIT_NOFILE": -1},
+        {"RLIMIT_NOFILE": True},
+        {"RLIMIT_NOFILE": 1.5},
+        {"RLIMIT_NOFILE": 1 << 62},
+        [],
+    ):
+        refusal({"x": value}, TAKERS["rlimits"])

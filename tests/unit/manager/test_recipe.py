@@ -53,6 +53,8 @@ def test_memory_is_read_as_engines_write_it(memory: object, mib: int) -> None:
         {"pids": 3},
         {"pids": 10.0},
         {"disk_mb": -1},
+        {"inodes": 63},
+        {"open_files": 15},
         {"swap": 1},
     ],
 )
@@ -158,12 +160,13 @@ def test_what_is_shown_of_a_pool_has_names_of_variables_and_no_values() -> None:
 
 
 def test_a_pools_sandboxes_have_what_its_definition_says() -> None:
-    spec = PoolSpec(name="one", preload=("json",), memory_mb=64, cpus=0.5, pids=9, disk_mb=7)
+    limits = {"memory_mb": 64, "cpus": 0.5, "pids": 9, "disk_mb": 7, "inodes": 99, "open_files": 33}
+    spec = PoolSpec.model_validate({"name": "one", "preload": ("json",), **limits})
     config = recipe.pool_config(spec, SandboxType.NATIVE)
     assert isinstance(config, NativeSandboxConfig)
     box = recipe.box_spec(config, {})
     assert box.preload == ("json",)
-    assert box.limits == Limits(memory_mb=64, cpus=0.5, pids=9, disk_mb=7)
+    assert box.limits == Limits(**limits)
 
 
 def test_a_pools_network_is_that_of_its_sandboxes_if_the_manager_allows_it() -> None:

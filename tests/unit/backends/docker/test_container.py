@@ -10,7 +10,7 @@ import pytest
 from sandpool.backends.base import BoxSpec, ContainerSpec, Limits, PublishedPort, Volume
 from sandpool.backends.docker import container
 from sandpool.backends.docker.interpreter import OWN, Interpreter
-from sandpool.errors import InvalidSpec
+from sandpool.errors import InvalidSpec, Unsupported
 
 IMAGE = container.read_image(
     "python",
@@ -134,3 +134,32 @@ def test_limits_under_which_nothing_lives_are_refused(limits: Limits) -> None:
 def test_a_working_directory_is_a_place_of_its_own(place: str) -> None:
     with pytest.raises(InvalidSpec, match="working_dir"):
         container.check(replace(SPEC, working_dir=place))
+
+
+WHOLE = {"MemoryLimit": True, "SwapLimit": True, "CpuCfsQuota": True, "PidsLimit": True}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"memory_mb": 64}, {"cpus": 0.5}, {"pids": 9}, {"open_files": 64}]
+)
+def test_what_the_engine_can_change_is_told_as_at_the_start(changed: dict[str, Any]) -> None:
+    new = replace(Limits(), **changed)
+    container.check_change(Limits(), new, container.mechanisms(WHOLE))
+    begun = container.request(
+        IMAGE, replace(SPEC, limits=new), interpreter=OWN, program="go", labels={}, runtime=None
+    )
+    assert container.resources(new).items() <= begun["HostConfig"].items()
+
+
+@pytest.mark.parametrize("changed", [{"disk_mb": 8}, {"inodes": 100}])
+def test_what_is_mounted_once_is_not_changed(changed: dict[str, Any]) -> None:
+    new = replace(Limits(), **changed)
+    with pytest.raises(Unsupported, match=f"limits: {next(iter(changed))}"):
+        container.check_change(Limits(), new, container.mechanisms(WHOLE))
+
+
+@pytest.mark.parametrize("changed", [{"memory_mb": 64}, {"cpus": 0.5}, {"pids": 9}])
+def test_what_nothing_holds_is_not_changed(changed: dict[str, Any]) -> None:
+    new = replace(Limits(), **changed)
+    with pytest.raises(Unsupported, match=f"limits: {next(iter(changed))}"):
+        container.check_change(Limits(), new, container.mechanisms({}))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sandpool.backends.base import Limits
 from sandpool.backends.native import cgroups, limits
-from sandpool.errors import InvalidSpec
+from sandpool.errors import InvalidSpec, Unsupported
 
 V1 = cgroups.Hierarchy(1, Path("/v1"), frozenset(("memory", "pids", "cpu")))
 V2 = cgroups.Hierarchy(2, Path("/v2"), frozenset(("memory", "pids", "cpu")))
@@ -61,6 +61,14 @@ def test_who_was_promised_more_processor_time_never_gets_the_smaller_share(
             for cpus in sorted((some, more))
         )
         assert 2 <= less <= greater <= most
+
+
+def test_all_but_processor_time_can_be_changed_without_a_cgroup() -> None:
+    other = Limits(memory_mb=64, pids=9, disk_mb=8, inodes=100, open_files=64)
+    limits.check_change(Limits(), other, frozenset())
+    limits.check_change(Limits(), Limits(cpus=0.5), frozenset(("cpu",)))
+    with pytest.raises(Unsupported, match="limits: cpus"):
+        limits.check_change(Limits(), Limits(cpus=0.5), frozenset())
 
 
 def test_every_limit_names_its_mechanism() -> None:
