@@ -141,7 +141,7 @@ def test_an_empty_path_is_none() -> None:
 
 def test_rlimits_are_whole_numbers_by_the_names_of_resources() -> None:
     assert Fields({"x": {"RLIMIT_NOFILE": 64}}).rlimits("x") == {"RLIMIT_NOFILE": 64}
-    for value in (
+    wrong: tuple[object, ...] = (
         {"NOFILE": 64},
         {"RLIMIT_NOSUCH": 64},
         {"RLIMIT_NOFILE": -1},
@@ -149,5 +149,6 @@ def test_rlimits_are_whole_numbers_by_the_names_of_resources() -> None:
         {"RLIMIT_NOFILE": 1.5},
         {"RLIMIT_NOFILE": 1 << 62},
         [],
-    ):
+    )
+    for value in wrong:
         refusal({"x": value}, TAKERS["rlimits"])

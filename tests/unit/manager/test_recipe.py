@@ -160,7 +160,14 @@ def test_what_is_shown_of_a_pool_has_names_of_variables_and_no_values() -> None:
 
 
 def test_a_pools_sandboxes_have_what_its_definition_says() -> None:
-    limits = {"memory_mb": 64, "cpus": 0.5, "pids": 9, "disk_mb": 7, "inodes": 99, "open_files": 33}
+    limits: dict[str, Any] = {
+        "memory_mb": 64,
+        "cpus": 0.5,
+        "pids": 9,
+        "disk_mb": 7,
+        "inodes": 99,
+        "open_files": 33,
+    }
     spec = PoolSpec.model_validate({"name": "one", "preload": ("json",), **limits})
     config = recipe.pool_config(spec, SandboxType.NATIVE)
     assert isinstance(config, NativeSandboxConfig)
