@@ -9,10 +9,12 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sandpool import LocalSandboxManager, PoolSpec, SandpoolError
 from sandpool.errors import InvalidSpec
+from sandpool.server import ServerSettings, serving
 from sandpool.service import Sandbox
 from tests.conftest import ASYNCIO, Loop
 from tests.leaks import census
@@ -174,3 +176,49 @@ async def test_it_does_not_outlast_its_sandbox(manager: LocalSandboxManager, sec
         assert (
             await other.run_code("import os; print(os.environ.get('TOKEN'))")
         ).stdout == "None\n"
+
+
+async def test_a_server_tells_and_keeps_neither_a_tenants_nor_its_operators(
+    secret: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    own = secret[::-1]
+    settings = ServerSettings(port=0, state_dir=tmp_path, secrets={"OWN": own})
+    seen: list[bytes] = []
+    async with (
+        serving(settings) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client,
+        client.stream("GET", "/v1/events") as events,
+    ):
+
+        async def tell(method: str, path: str, **body: object) -> httpx.Response:
+            answer = await client.request(method, path, json=body or None)
+            assert answer.is_success, answer.text
+            return answer
+
+        await tell("POST", "/v1/pools", name="one", warm=1, max=4, secret_names=["OWN"])
+        claimed = (await tell("POST", "/v1/pools/one/claim", env={"TOKEN": secret})).json()
+        path = f"/v1/sandboxes/{claimed['id']}"
+        code = "import os; print(os.environ['TOKEN'], os.environ['OWN'])"
+        ran = (await tell("POST", f"{path}/code", code=code)).json()
+        assert ran["stdout"] == f"{secret} {own}\n", "else there was nothing to tell"
+        places = ["/v1/pools", "/v1/pools/one", "/v1/pools/one/sandboxes", "/v1/sandboxes"]
+        places += [path, f"{path}/logs", "/metrics", "/openapi.json"]
+        seen += [(await tell("GET", place)).content for place in places]
+        await tell("DELETE", path)
+        seen.append((await client.get(path)).content)
+        async for line in events.aiter_lines():
+            seen.append(line.encode())
+            if "sandbox.released" in line:
+                break
+        seen += _files(tmp_path)
+    seen += _files(tmp_path)
+    assert any(claimed["id"].encode() in part for part in seen), "else nothing was looked at"
+    assert len(_files(tmp_path)) >= 1, "the journal"
+    for text in (secret, own):
+        assert not [part for part in seen if text.encode() in part]
+        assert text not in caplog.text
+
+
+def _files(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
