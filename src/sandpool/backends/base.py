@@ -174,8 +174,11 @@ class Box(Protocol):
         """Start a command on a terminal of its own; all output comes as stdout."""
         ...
 
-    async def dial(self, port: int) -> ByteStream:
-        """Connect to a port on the sandbox's loopback; `DialFailed` if nothing listens."""
+    async def dial(self, port: int, first: bytes = b"") -> ByteStream:
+        """Connect to a port on the sandbox's loopback; `DialFailed` if nothing listens.
+
+        `first` goes along, and is sent as soon as there is a connection.
+        """
         ...
 
     async def open_context(self, *, env: Mapping[str, str | None], cwd: str | None) -> str:

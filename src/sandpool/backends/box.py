@@ -283,10 +283,11 @@ class GuestBox:
             raise
         return run
 
-    async def dial(self, port: int) -> Relay:
+    async def dial(self, port: int, first: bytes = b"") -> Relay:
         """Connect to a port on the sandbox's loopback."""
-        exchange = self._connection.open("dial", {"port": port})
+        exchange = self._connection.open("dial", {"port": port}, is_held=bool(first))
         try:
+            await exchange.send(first)
             await exchange.receive()
         except BaseException:
             await exchange.cancel(CANCEL_GRACE)

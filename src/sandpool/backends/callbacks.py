@@ -31,6 +31,13 @@ def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> 
     loop.call_soon(callback, context=_knowing())
 
 
+def call_later(
+    loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], None]
+) -> None:
+    """Have `loop` call `callback` that many seconds from now."""
+    loop.call_later(seconds, callback, context=_knowing())
+
+
 def _knowing() -> contextvars.Context:
     context = contextvars.copy_context()
     if _library is not None:

@@ -146,16 +146,28 @@ class Exchange:
         """
         if self.is_over:
             return
-        self._sink = _discard
-        self._queue.clear()
-        self._queued_events = 0
-        self._connection.send(frames.encode(self.number, frames.CANCEL))
+        self._give_up()
         # Cancel: the caller is being cancelled already; this wait is shielded and bounded.
         with anyio.move_on_after(grace, shield=True):
             try:
                 await self.result()
             except SandpoolError:
                 return
+        self._need_over()
+
+    def abandon(self, grace: float) -> None:
+        """Cancel the request as `cancel` does, and leave the wait for the guest to a timer."""
+        if not self.is_over:
+            self._give_up()
+            self._connection.later(grace, self._need_over)
+
+    def _give_up(self) -> None:
+        self._sink = _discard
+        self._queue.clear()
+        self._queued_events = 0
+        self._connection.send(frames.encode(self.number, frames.CANCEL))
+
+    def _need_over(self) -> None:
         if not self.is_over:
             self._connection.fail("the guest did not cancel a request in time")
 
@@ -328,6 +340,12 @@ class GuestConnection:
             assert self._loop is not None
             callbacks.call_soon(self._loop, lambda: self.send(b""))
         self._held += packet
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call `callback` once, that many seconds from now."""
+        self.attach()
+        if self._loop is not None:
+            callbacks.call_later(self._loop, seconds, callback)
 
     def _next_number(self) -> int:
         number = self._last

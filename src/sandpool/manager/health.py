@@ -52,9 +52,12 @@ async def _dial(box: Box, port: int) -> None:
 
 
 async def _get(box: Box, port: int, path: str) -> None:
-    stream = await _connection(box, port)
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
+    headers = [("Host", f"127.0.0.1:{port}"), ("User-Agent", "sandpool"), ("Connection", "close")]
+    request = connection.send(h11.Request(method="GET", target=path, headers=headers)) or b""
+    stream = await _connection(box, port, request + (connection.send(h11.EndOfMessage()) or b""))
     try:
-        status = await _status(stream, port, path)
+        status = await _status(connection, stream, port)
     except (h11.RemoteProtocolError, OSError) as error:
         raise Unhealthy(f"port {port} does not speak HTTP: {error}") from None
     finally:
@@ -64,15 +67,8 @@ async def _get(box: Box, port: int, path: str) -> None:
         raise Unhealthy(f"GET {path} on port {port} was answered {status}")
 
 
-async def _status(stream: ByteStream, port: int, path: str) -> int:
-    """Ask, and return the status of the answer; its body is not waited for."""
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
-    host = f"127.0.0.1:{port}"
-    headers = [("Host", host), ("User-Agent", "sandpool"), ("Connection", "close")]
-    request = h11.Request(method="GET", target=path, headers=headers)
-    await stream.send(
-        (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
-    )
+async def _status(connection: h11.Connection, stream: ByteStream, port: int) -> int:
+    """Return the status of the answer; its body is not waited for."""
     room = _LARGEST_HEAD
     while True:
         event = connection.next_event()
@@ -87,9 +83,9 @@ async def _status(stream: ByteStream, port: int, path: str) -> int:
         connection.receive_data(data)
 
 
-async def _connection(box: Box, port: int) -> ByteStream:
+async def _connection(box: Box, port: int, first: bytes = b"") -> ByteStream:
     try:
-        return await box.dial(port)
+        return await box.dial(port, first)
     except DialFailed as error:
         raise Unhealthy(str(error)) from None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.config import Config
@@ -26,6 +26,7 @@ from sandpool.errors import (
     SandpoolError,
 )
 from sandpool.server.answers import problem_headers
+from sandpool.server.gathering import Gathering
 from sandpool.wire import problems
 
 HEAD_TOO_LARGE = 431
@@ -53,7 +54,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, unless there are too many connections already."""
-        super().connection_made(transport)
+        self._direct = transport
+        super().connection_made(cast("asyncio.Transport", Gathering(transport, self.loop)))
         if len(self.connections) > self.most:
             self._refuse(NoCapacity("this server has too many connections", retry_after=1.0))
         else:
@@ -68,6 +70,7 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Go on to what has come meanwhile, for which time begins to run."""
+        cast("Gathering", self.transport).flush()
         super().on_response_complete()
         self._watch()
 
@@ -79,6 +82,7 @@ class Connection(H11Protocol):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Leave the connection to the WebSocket."""
         self._stop_watching()
+        self.transport = self._direct
         super().handle_websocket_upgrade(event)
 
     def send_400_response(self, msg: str) -> None:

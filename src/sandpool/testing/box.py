@@ -148,10 +148,13 @@ class FakeBox:
         """Refuse: only processes have terminals."""
         raise Unsupported("a FakeBox has no terminals")
 
-    async def dial(self, port: int) -> ByteStream:
+    async def dial(self, port: int, first: bytes = b"") -> ByteStream:
         """Connect to what `python3 -m http.server` has become here."""
         await self._step()
-        return FakeStream(self.ports.server(port))
+        stream = FakeStream(self.ports.server(port))
+        if first:
+            await stream.send(first)
+        return stream
 
     async def open_context(self, *, env: Mapping[str, str | None], cwd: str | None) -> str:
         """Start a namespace."""

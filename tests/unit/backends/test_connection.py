@@ -219,3 +219,29 @@ async def test_garbage_never_raises_out_of_the_connection(garbage: bytes) -> Non
             await exchange.result()
     peer.connection.close(SandboxDied("over"))
     peer.sock.close()
+
+
+async def test_an_abandoned_request_is_cancelled_and_nobody_waits_for_it(peer: Peer) -> None:
+    exchange = peer.connection.open("dial", {"port": 1})
+    [(number, _, _)] = peer.heard()
+    exchange.abandon(60)
+    assert [(each, kind) for each, kind, _ in peer.heard()] == [(number, frames.CANCEL)]
+    peer.say(number, frames.DATA, b"what crossed our cancellation on the wire")
+    peer.answer(number, {})
+    assert await exchange.result() == {}
+    exchange.abandon(60)
+    assert peer.causes == []
+
+
+async def test_a_guest_that_does_not_end_an_abandoned_request_is_given_up(peer: Peer) -> None:
+    exchange = peer.connection.open("dial", {"port": 1})
+    exchange.abandon(0)
+    with pytest.raises(SandboxDied):
+        await exchange.result()
+    assert len(peer.causes) == 1
+
+
+async def test_a_held_request_and_its_first_bytes_are_one_packet(peer: Peer) -> None:
+    exchange = peer.connection.open("dial", {"port": 1}, is_held=True)
+    await exchange.send(b"GET")
+    assert [kind for _, kind, _ in peer.heard()] == [frames.REQUEST, frames.DATA]
