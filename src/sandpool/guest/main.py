@@ -7,7 +7,7 @@ import gc
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import frames as frames
 from . import rights, script, signals
@@ -18,7 +18,7 @@ from .guest import Guest
 from .interpreter import Interpreter
 from .operations import HANDLERS
 from .pristine import Pristine
-from .settings import Settings
+from .settings import Settings as Settings
 
 if TYPE_CHECKING:
     from typing import Callable
@@ -29,27 +29,25 @@ _alive: list[Guest] = []
 
 
 def serve(
-    read_fd: int, write_fd: int, given: dict[str, Any], interpreter: Interpreter | None = None
+    read_fd: int, write_fd: int, settings: Settings, interpreter: Interpreter | None = None
 ) -> NoReturn:
     """Be the guest until the host goes away; in each child, be what it was forked for.
 
-    `given` is described by `settings.Settings`; `interpreter` is what `training` has returned, if
-    it has been called.  Raises RuntimeError where this process is not
-    process 1: the guest kills everything that it can reach.
+    `interpreter` is what `training` has returned, if it has been called.  Raises RuntimeError where
+    this process is not process 1: the guest kills everything that it can reach.
     """
     if os.getpid() != 1:
         raise RuntimeError("the guest serves only as process 1 of a sandbox")
-    program = _serve(read_fd, write_fd, given, interpreter)
+    program = _serve(read_fd, write_fd, settings, interpreter)
     program()
     os._exit(0)
 
 
 def _serve(
-    read_fd: int, write_fd: int, given: dict[str, Any], interpreter: Interpreter | None
+    read_fd: int, write_fd: int, settings: Settings, interpreter: Interpreter | None
 ) -> Callable[[], None]:
     """Serve; return only in a child, with its program."""
     try:
-        settings = Settings(given)
         guest = _begin(read_fd, write_fd, settings, interpreter)
         _alive.append(guest)
         gc.freeze()

@@ -15,8 +15,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from sandpool.backends.base import BoxSpec, RunOptions
-from sandpool.backends.native import NativeBackend
+from sandpool.backends.base import BoxSpec, Limits, RunOptions
+from sandpool.backends.native import NativeBackend, template_handle
 from sandpool.errors import CreateFailed, ImageNotFound, InvalidSpec, SandboxDied, Unsupported
 from tests.leaks import census
 
@@ -218,3 +218,23 @@ async def test_a_spec_that_cannot_be_made_leaves_nothing(backend: NativeBackend)
         with pytest.raises((InvalidSpec, ImageNotFound, CreateFailed)):
             await backend.create(spec, box_id="x")
     assert census.descendants(os.getpid()) == before.descendants
+
+
+async def test_a_template_that_forgets_kinds_of_sandboxes_is_told_them_again(
+    backend: NativeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_handle, "_MOST_KINDS", 2)
+    code = "import os; print(os.statvfs('/tmp').f_files)"
+    for turn in range(2):
+        for inodes in (300, 400, 500):
+            spec = BoxSpec(limits=Limits(inodes=inodes))
+            box = await backend.create(spec, box_id=f"box-{turn}-{inodes}")
+            assert (await box.run_code(code, RunOptions())).stdout == f"{inodes}\n"
+
+
+async def test_a_sandbox_s_environment_is_not_another_s(backend: NativeBackend) -> None:
+    code = "import os; print(os.environ.get('MINE'), os.uname().nodename)"
+    one = await backend.create(BoxSpec(env={"MINE": "one"}), box_id="one")
+    other = await backend.create(BoxSpec(), box_id="other")
+    assert (await one.run_code(code, RunOptions())).stdout == "one sandbox\n"
+    assert (await other.run_code(code, RunOptions())).stdout == "None sandbox\n"

@@ -102,7 +102,7 @@ def _serve(order: dict[str, Any]) -> None:
     sys.meta_path.remove(finder)
     _preload(order["preload"])
     gc.collect()
-    main.serve(0, 1, order["settings"])
+    main.serve(0, 1, main.Settings(order["settings"]))
 
 
 def begin() -> None:

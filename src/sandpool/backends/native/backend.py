@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ LIBRARY = Path(__file__).resolve().parents[2]
 """The directory of the package `sandpool`, whose guest and template are put into images."""
 
 _HELLO_TIMEOUT = 20.0
+_MOST_KINDS = 256
+"""Kinds of sandboxes whose descriptions are kept."""
 _END_TIMEOUT = 10.0
 _WARM_UP = RunOptions(timeout=10.0, max_output=4096)
 
@@ -128,6 +131,8 @@ class NativeBackend:
         self._ended: list[TemplateHandle] = []
         """Templates that died; their processes have still to be reaped."""
         self._images: dict[_Key, images.Image] = {}  # Invariant N2
+        self._kinds: dict[tuple[_Key, Limits], str] = {}
+        """What templates are told of sandboxes, of images that are held."""
         self._starting: dict[_Key, asyncio.Future[None]] = {}
         self._turn = 0
         self._is_privileged = os.geteuid() == 0
@@ -225,6 +230,7 @@ class NativeBackend:
         return image
 
     def _let_go(self, key: _Key) -> None:
+        self._kinds.clear()
         image = self._images.pop(key, None)
         if image is not None and image.hold is not None:
             image.hold.close()
@@ -286,8 +292,8 @@ class NativeBackend:
             with theirs:
                 keeper.slot = self.cgroups.take(spec.limits) if self._found.hierarchies else None
                 keeper.first_id = self.ids.take() if self._is_privileged else None
-                request = self._request(spec, image, keeper)
-                template.create(box_id, request, theirs, keeper.birth)
+                request = {"uid_base": keeper.first_id, "env": dict(spec.env)}
+                template.create(box_id, self._kind(spec, image), request, theirs, keeper.birth)
                 keeper.template = template
             await self._welcome(box, connection, keeper, image)
         except BaseException as error:
@@ -335,11 +341,19 @@ class NativeBackend:
             if keeper.birth.has_exited:
                 self.unplug(keeper.box_id)  # nobody else will: it ended before it was connected
 
-    def _request(self, spec: BoxSpec, image: images.Image, keeper: _Keeper) -> dict[str, Any]:
+    def _kind(self, spec: BoxSpec, image: images.Image) -> str:
+        """Return what a sandbox has in common with others, as a template is told it."""
+        key = _key(spec), spec.limits
+        kind = self._kinds.get(key)
+        if kind is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                self._kinds.clear()
+            kind = self._kinds[key] = json.dumps(self._describe(spec, image))
+        return kind
+
+    def _describe(self, spec: BoxSpec, image: images.Image) -> dict[str, Any]:
         tenant = 1000 if self._is_privileged else None
         return {
-            "hostname": "sandbox",
-            "uid_base": keeper.first_id,
             "uid_count": RANGE,
             "disk_bytes": spec.limits.disk_mb * 1024 * 1024,
             "inodes": spec.limits.inodes,
@@ -351,7 +365,7 @@ class NativeBackend:
                 "gid": tenant,
                 "home": "/home/sandbox",
                 "working_dir": spec.working_dir,
-                "env": {**_environment(image), **spec.env},
+                "env": _environment(image),
                 "rlimits": self.rlimits(spec.limits),
                 "run_dir": "/run/sandpool",
                 "has_python": image.python is not None,

@@ -36,6 +36,8 @@ _ANCILLARY_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(4)
 """Room for credentials and one descriptor."""
 _START_TIMEOUT = 60.0
 _END_GRACE = 5.0
+_MOST_KINDS = 64
+"""Kinds of sandboxes that a template remembers."""
 
 
 def _told_pid(ancillary: list[tuple[int, int, bytes]]) -> int:
@@ -143,6 +145,8 @@ class TemplateHandle:
         keep_from_forks(control)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._boxes: dict[str, Birth] = {}  # Invariant H1
+        self._kinds: dict[str, int] = {}
+        """The kinds that the template has been told of."""
         self._gone: str | None = None  # Invariant H2
         self.python: str | None = None
         """The version of its interpreter; None where the image has no Python."""
@@ -224,15 +228,24 @@ class TemplateHandle:
         callbacks.add_reader(loop, self._control.fileno(), self._readable)
 
     def create(
-        self, box_id: str, request: dict[str, Any], guest: socket.socket, birth: Birth
+        self,
+        box_id: str,
+        kind: str,
+        request: dict[str, Any],
+        guest: socket.socket,
+        birth: Birth,
     ) -> None:
-        """Ask for a sandbox whose guest gets `guest`; `birth` learns how it goes."""
+        """Ask for a sandbox whose guest gets `guest`; `birth` learns how it goes.
+
+        `kind` is the JSON of what the sandbox has in common with others, `request` the rest.
+        """
         self.attach()
         if self._gone is not None:
             raise CreateFailed(f"the template is gone: {self._gone}")
-        packet = json.dumps({"op": "create", "id": box_id, **request}).encode()
         rights = array.array("i", [guest.fileno()])
         try:
+            number = self._number(kind)
+            packet = json.dumps({"op": "create", "id": box_id, "kind": number, **request}).encode()
             self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except BlockingIOError:
             raise CreateFailed("the template is not keeping up with requests") from None
@@ -240,6 +253,19 @@ class TemplateHandle:
             self._lose(str(error))
             raise CreateFailed(f"the template is gone: {error}") from error
         self._boxes[box_id] = birth
+
+    def _number(self, kind: str) -> int:
+        """Return the number under which the template knows a kind; raises OSError."""
+        number = self._kinds.get(kind)
+        if number is None:
+            if len(self._kinds) >= _MOST_KINDS:
+                # What has been asked for keeps its kind: the template reads in this order.
+                self._kinds.clear()
+            number = len(self._kinds)
+            head = json.dumps({"op": "kind", "number": number})
+            self._control.send(f"{head[:-1]}, {kind[1:]}".encode())
+            self._kinds[kind] = number
+        return number
 
     def kill(self, box_id: str) -> None:
         """Kill a sandbox; its `Birth` says when it has ended.  Harmless for one that has."""

@@ -143,7 +143,9 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
     provisions = template.jail.Provisions(inner)
     process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
-    template_process = process.Template(control, config["privileged"], config["cgroups"])
+    template_process = process.Template(
+        control, config["privileged"], config["cgroups"], guest.main.Settings
+    )
     _shared.extend((control, config, outer, template_process))
     return template_process.run(), template, guest, provisions, interpreter
 
@@ -152,17 +154,25 @@ def become_sandbox(
     child: Any, template: Any, guest: Any, provisions: Any, interpreter: Any
 ) -> None:
     """In a forked child: enter the jail and become the guest."""
-    request = child.request
+    settings = child.kind.settings
     try:
         template.jail.enter(
-            request, provisions, child.guest_fd, child.network_fd, child.user_fd, child.map_fd
+            child.kind,
+            child.request["uid_base"],
+            provisions,
+            child.guest_fd,
+            child.network_fd,
+            child.user_fd,
+            child.map_fd,
         )
     except BaseException as error:  # noqa: BLE001 (the host is told, and this process ends)
         frames = guest.main.frames
         failure = {"code": "jail_failed", "message": str(error)}
         os.write(child.guest_fd, frames.encode_json(1, frames.ERROR, failure))
         os._exit(1)
-    guest.main.serve(child.guest_fd, child.guest_fd, request["settings"], interpreter)
+    if child.request["env"]:
+        settings.env.update(child.request["env"])
+    guest.main.serve(child.guest_fd, child.guest_fd, settings, interpreter)
 
 
 def start(control: socket.socket) -> Parts:

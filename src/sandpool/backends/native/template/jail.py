@@ -12,24 +12,14 @@ Every step that fails ends the child; there is no weaker jail to fall back to.
 from __future__ import annotations
 
 import os
-import resource
-import socket
-from typing import Any, Dict, FrozenSet, List, Optional, Tuple
+from typing import FrozenSet, List, Optional, Tuple
 
 from . import kernel
+from .kind import Kind
 from .root import PROC, WRITABLE, write
 
 TENANT = 1000
 """The tenant's uid and gid inside."""
-
-PLACES = (
-    # name on the sandbox's tmpfs, where it appears, mode
-    ("tmp", "/tmp", 0o1777),
-    ("vartmp", "/var/tmp", 0o1777),
-    ("shm", "/dev/shm", 0o1777),
-    ("home", "/home/sandbox", 0o755),
-    ("run", "/run", 0o755),
-)
 
 MASKED = (
     "acpi",
@@ -48,7 +38,6 @@ MASKED = (
 
 _KEPT_CAPABILITIES = frozenset((kernel.CAP_KILL, kernel.CAP_SETUID, kernel.CAP_SETGID))
 """What process 1 keeps where tenant and guest have different ids."""
-_TENANT_OWNS = frozenset(("home", "work"))
 
 
 class Provisions:
@@ -62,14 +51,15 @@ class Provisions:
 
 
 def enter(
-    request: Dict[str, Any],
+    kind: Kind,
+    base: Optional[int],
     provisions: Provisions,
     guest_fd: int,
     network_fd: int,
     user_fd: Optional[int],
     map_fd: Optional[int],
 ) -> None:
-    """Become the sandbox that `request` describes.
+    """Become a sandbox of a kind; `base` is the first of its host ids, if it has some of its own.
 
     `user_fd` is a user namespace that has our ids already.  Where it is None we make one, and
     `map_fd` is a socket on which the template, which alone may, is asked to write the map of its
@@ -85,12 +75,9 @@ def enter(
     kernel.unshare(
         kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
     )
-    socket.sethostname(request["hostname"])
-    base: Optional[int] = request["uid_base"]
-    _mount_places(request, TENANT + base if base is not None else None)
+    _mount_places(kind, TENANT + base if base is not None else None)
     proc_fd = _mount_proc(provisions.masks)
     kernel.new_session_keyring()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     if user_fd is not None:
         kernel.setns(user_fd, kernel.CLONE_NEWUSER)
@@ -117,26 +104,16 @@ def enter(
     os.chdir("/")
 
 
-def _mount_places(request: Dict[str, Any], owner: Optional[int]) -> None:
+def _mount_places(kind: Kind, owner: Optional[int]) -> None:
     """Mount one tmpfs with the sandbox's disk limits; show its parts where a tenant may write."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     # A Python below /tmp, say, is shown again over our own /tmp, read-only as it was.
-    covered = [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in request["covered"]]
-    kernel.mount(
-        "tmpfs",
-        WRITABLE,
-        "tmpfs",
-        flags,
-        f"mode=755,size={request['disk_bytes']},nr_inodes={request['inodes']}",
-    )
-    places = [*PLACES]
-    if request["working_mount"]:
-        places.append(("work", request["working_mount"], 0o755))
-    for name, target, mode in places:
-        source = WRITABLE + "/" + name
+    covered = [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in kind.covered]
+    kernel.mount("tmpfs", WRITABLE, "tmpfs", flags, kind.options)
+    for source, target, mode, is_tenants in kind.places:
         os.mkdir(source)
         os.chmod(source, mode)
-        if owner is not None and name in _TENANT_OWNS:
+        if owner is not None and is_tenants:
             os.chown(source, owner, owner)
         kernel.mount(source, target, None, kernel.MS_BIND)
     for fd, path in covered:

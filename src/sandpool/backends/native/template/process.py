@@ -1,7 +1,8 @@
 """The template's main loop: forks sandboxes on request, reaps them, and never outlives its host.
 
 Packets on the control socket are JSON objects.
-    host -> template   {"op": "create", "id", ...} with the guest's socket attached
+    host -> template   {"op": "kind", "number", ...} describes sandboxes; see `kind.Kind`
+                       {"op": "create", "id", "kind", "uid_base", "env"} with the guest's socket
                        {"op": "kill", "id"}
                        {"op": "resize", "id", "disk_bytes", "inodes"}
     template -> host   {"event": "ready" | "failed" | "created" | "resized" | "exited", ...}
@@ -30,9 +31,10 @@ import socket
 import struct
 import time
 from types import FrameType
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from . import jail, kernel
+from .kind import Kind
 from .networks import Networks
 from .root import PROC
 
@@ -50,6 +52,7 @@ class Child:
 
     def __init__(
         self,
+        kind: Kind,
         request: Dict[str, Any],
         guest_fd: int,
         network_fd: int,
@@ -57,6 +60,7 @@ class Child:
         map_fd: Optional[int],
     ) -> None:
         """Hold them until `jail.enter`."""
+        self.kind = kind
         self.request = request
         self.guest_fd = guest_fd
         self.network_fd = network_fd
@@ -68,10 +72,20 @@ class Template:
     """The state of one template process."""
 
     def __init__(
-        self, control: socket.socket, privileged: bool, cgroup_dirs: Sequence[Tuple[int, str]]
+        self,
+        control: socket.socket,
+        privileged: bool,
+        cgroup_dirs: Sequence[Tuple[int, str]],
+        make_settings: Callable[[Dict[str, Any]], Any],
     ) -> None:
-        """Serve `control`; `cgroup_dirs` are to be removed at the end: (parent, opened; name)."""
+        """Serve `control`; `cgroup_dirs` are to be removed at the end: (parent, opened; name).
+
+        `make_settings` is what the guest makes of those that it is given.
+        """
         self._control = control
+        self._make_settings = make_settings
+        self._kinds: Dict[int, Union[Kind, Exception]] = {}
+        """By number, or what is wrong with it."""
         self._privileged = privileged
         self._cgroup_dirs = cgroup_dirs
         self._children: Dict[int, str] = {}  # pid -> box id; Invariant T1
@@ -91,7 +105,7 @@ class Template:
 
     def run(self) -> Child:
         """Serve until the host goes away; return a Child in each process that was forked."""
-        _raise_limit_of_files()
+        _set_limits()
         signal.signal(signal.SIGCHLD, _wake_only)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -138,11 +152,26 @@ class Template:
         if request["op"] == "resize":
             self._resize(request)
             return None
+        if request["op"] == "kind":
+            self._learn(request)
+            return None
         return self._create(request, fds[0])
+
+    def _learn(self, request: Dict[str, Any]) -> None:
+        try:
+            self._kinds[request["number"]] = Kind(request, self._make_settings)
+        except Exception as error:  # noqa: BLE001 (whoever wants such a sandbox is told)
+            self._kinds[request["number"]] = error
 
     def _create(self, request: Dict[str, Any], guest_fd: int) -> Optional[Child]:
         """Fork one sandbox; return a Child in it, and None in the template."""
         box = request["id"]
+        kind = self._kinds[request["kind"]]
+        if isinstance(kind, Exception):
+            error = f"{type(kind).__name__}: {kind}"
+            self._send({"event": "exited", "id": box, "error": error})
+            os.close(guest_fd)
+            return None
         opened = [guest_fd]
         user_fd = map_fd = child_map_fd = None
         try:
@@ -163,15 +192,15 @@ class Template:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             self._inherited = request
-            return Child(request, guest_fd, network_fd, user_fd, child_map_fd)
+            return Child(kind, request, guest_fd, network_fd, user_fd, child_map_fd)
         self._children[pid] = box
         self._pids[box] = pid
         os.close(guest_fd)
         if map_fd is not None and child_map_fd is not None:
             os.close(child_map_fd)
-            self._unmapped[map_fd] = (pid, request["uid_base"], request["uid_count"])
+            self._unmapped[map_fd] = (pid, request["uid_base"], kind.uid_count)
             self._poll.register(map_fd, select.POLLIN)
-        if request["is_plugged"]:
+        if kind.is_plugged:
             # The host connects it to something: whatever comes of that, it is never taken back.
             self._send({"event": "created", "id": box}, about=pid, plug=network_fd)
             os.close(network_fd)
@@ -300,8 +329,9 @@ def remove_cgroups(directories: Sequence[Tuple[int, str]]) -> bool:
     return done
 
 
-def _raise_limit_of_files() -> None:
-    """Open as many files as we may: each sandbox takes two of ours."""
+def _set_limits() -> None:
+    """Open as many files as we may, two for each sandbox; and no process dumps its core."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -15,6 +15,7 @@ The layout is a dict:
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from typing import Any, Dict, Optional
 
@@ -31,8 +32,13 @@ _NEW = "/new"
 _MAX_COPY = 4 * 1024 * 1024
 
 
+HOSTNAME = "sandbox"
+
+
 def detach_from_host(privileged: bool, above: Optional[int]) -> None:
-    """Enter mount and pid namespaces (and, unprivileged, a user namespace) of our own.
+    """Enter mount, pid and uts namespaces (and, unprivileged, a user namespace) of our own.
+
+    The name of the host is what every sandbox will find it to be.
 
     `above` is open on the user namespace to begin below, where that is not our own: whoever is root
     there may then connect the sandboxes to a network.
@@ -42,7 +48,7 @@ def detach_from_host(privileged: bool, above: Optional[int]) -> None:
     process 1 of the pid namespace, so that the kernel ends every sandbox with its template; the
     process that was started stays behind only to wait for it.
     """
-    flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID
+    flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWUTS
     if privileged:
         kernel.unshare(flags)
     else:
@@ -54,6 +60,7 @@ def detach_from_host(privileged: bool, above: Optional[int]) -> None:
         write("/proc/self/setgroups", "deny")
         write("/proc/self/uid_map", f"0 {uid} 1")
         write("/proc/self/gid_map", f"0 {gid} 1")
+    socket.sethostname(HOSTNAME)
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     pid = os.fork()
     if pid:
