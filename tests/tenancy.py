@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import anyio
 
 from sandpool.backends.base import Backend, Box, BoxSpec
+from sandpool.models import ImagePull
 
 
 class Tenancy:
@@ -24,9 +27,15 @@ class Tenancy:
         """Have a template for `spec`, by now or from an earlier test."""
         await self._owner.prepare(spec)
 
-    async def create(self, spec: BoxSpec, *, box_id: str) -> Box:
+    def pulls(self) -> Mapping[str, ImagePull]:
+        """Return how far the owner is with images."""
+        return self._owner.pulls()
+
+    async def create(
+        self, spec: BoxSpec, *, box_id: str, on_made: Callable[[], None] | None = None
+    ) -> Box:
         """Make a sandbox, which ends with this."""
-        box = await self._owner.create(spec, box_id=box_id)
+        box = await self._owner.create(spec, box_id=box_id, on_made=on_made)
         self._boxes.append(box)
         return box
 

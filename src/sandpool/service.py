@@ -405,7 +405,7 @@ class SandboxService(Protocol):
         ...
 
     async def list_images(self) -> list[ImageInfo]:
-        """List the images that have a name, and those that its pools use, by name."""
+        """List the images that have a name, that its pools use, or that it is getting, by name."""
         ...
 
     async def update_pool(self, name: str, spec: PoolSpec) -> PoolInfo:

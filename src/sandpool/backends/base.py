@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sandpool.errors import SandboxDied
-from sandpool.models import ContextResult, DirEntry, ExecResult, Network, Stream
+from sandpool.models import ContextResult, DirEntry, ExecResult, ImagePull, Network, Stream
 from sandpool.service import ByteStream, Process
 
 
@@ -289,10 +289,17 @@ class Backend(Protocol):
         """
         ...
 
-    async def create(self, spec: BoxSpec, *, box_id: str) -> Box:
+    def pulls(self) -> Mapping[str, ImagePull]:
+        """Return how far the images are that `prepare` is getting, by the names of the specs."""
+        ...
+
+    async def create(
+        self, spec: BoxSpec, *, box_id: str, on_made: Callable[[], None] | None = None
+    ) -> Box:
         """Make one sandbox, healthy and warm; calls `prepare` by itself if nobody has.
 
-        Raises what `prepare` raises, or `CreateFailed`.  Cancelled or failed, it leaves nothing.
+        Where making it and starting it are two steps, `on_made` is called between them.  Raises
+        what `prepare` raises, or `CreateFailed`.  Cancelled or failed, it leaves nothing.
         """
         ...
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sandpool.cli.filling import shown
+from sandpool.deployment import deploy
 from sandpool.errors import SandpoolError
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.models import PoolSpec
@@ -100,8 +103,7 @@ async def measure(console: Console, *, callers: int, cycles: int) -> Measured:
         warm = max(2, callers)
         begun = time.perf_counter()
         spec = PoolSpec(name=_POOL, warm=warm, max=4 * warm, builders=min(8, warm))
-        await manager.create_pool(spec)
-        await _watch_warming(manager, console, warm)
+        await shown(manager, spec, partial(deploy, manager, spec))
         warm_up = (time.perf_counter() - begun) * 1000
         console.print("one tenant leaves a file behind and a process running; the next looks:")
         is_pristine = await _show_two_tenants(manager, console)
@@ -138,14 +140,6 @@ def _cold_start() -> float:
 
 def _median(calls: Iterator[Callable[[], float]]) -> float:
     return statistics.median(call() for call in calls)
-
-
-async def _watch_warming(manager: LocalSandboxManager, console: Console, warm: int) -> None:
-    with _progress(console) as progress:
-        task = progress.add_task("warming", total=warm)
-        for count in range(1, warm + 1):
-            await manager.wait_pool_warm(_POOL, count)
-            progress.update(task, completed=count)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import anyio
 
 from sandpool.backends.base import Backend
 from sandpool.errors import BackendUnavailable, SandpoolError, UnknownSandboxType
-from sandpool.models import SandboxType
+from sandpool.models import ImagePull, SandboxType
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +74,10 @@ class Backends:
                 )
             self._made[sandbox_type] = factory()
         return self._made[sandbox_type]
+
+    def pulls(self) -> dict[str, ImagePull]:
+        """Return how far the images are that they are getting, by name."""
+        return {name: pull for made in self._made.values() for name, pull in made.pulls().items()}
 
     async def aclose(self) -> None:
         """Close those that were made; new ones are made when they are needed again.

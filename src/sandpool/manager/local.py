@@ -391,13 +391,20 @@ class LocalSandboxManager(SandboxManager):
         return self._pools.get(name).info()
 
     async def list_images(self) -> list[ImageInfo]:
-        """List the images that have a name, and those that its pools use, by name."""
+        """List the images that have a name, that its pools use, or that it is getting, by name."""
         stored = await anyio.to_thread.run_sync(image_store().all)
-        users: dict[str, list[str]] = {name: [] for name in self._workshop.images}
+        names, pulls = self._workshop.images, self._backends.pulls()
+        users: dict[str, list[str]] = {name: [] for name in names}
         users |= {image.name: [] for image in stored if image.name not in users}
+        users |= {name: [] for name in pulls if name not in users}
         for pool in self._pools.all():
             users.setdefault(pool.image, []).append(pool.name)
-        return [ImageInfo(name=name, pools=tuple(sorted(users[name]))) for name in sorted(users)]
+        return [
+            ImageInfo(
+                name=name, pools=tuple(sorted(users[name])), pull=pulls.get(names.get(name, name))
+            )
+            for name in sorted(users)
+        ]
 
     async def update_pool(self, name: str, spec: PoolSpec) -> PoolInfo:
         """Give a pool a new definition."""

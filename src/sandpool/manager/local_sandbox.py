@@ -64,6 +64,8 @@ class _State:
     """When the status last changed, on the monotonic clock."""
     updated_at: datetime
     box: Box | None = None
+    is_made: bool = False
+    """Whether all but the start of its box is done."""
     calls: int = 0
     """Calls in progress."""
     has_tools: bool = False
@@ -170,6 +172,11 @@ class LocalSandbox(Sandbox):
         return self._state.box
 
     @property
+    def is_made(self) -> bool:
+        """Whether its box has begun to start, or has started by now."""
+        return self._state.is_made
+
+    @property
     def remaining(self) -> float | None:
         """Seconds until its lease ends by itself; None: it does not."""
         ends_at = None if self._hold is None else self._hold.ends_at
@@ -216,12 +223,14 @@ class LocalSandbox(Sandbox):
         if self.status in ACTIVE:
             return
         self.update_status(SandboxStatus.INITIALIZING)
+        self._state.is_made = False
         try:
             await self.initialize_tools()
             backend = self._backend
             if backend is None:
                 backend = self._state.own_backend = self._make_backend()
-            self.adopt(await backend.create(self._spec, box_id=self.id))
+            box = await backend.create(self._spec, box_id=self.id, on_made=self._note_made)
+            self.adopt(box)
         except BaseException as error:
             # Cancel: the backend has left no box behind; what is left is ours.
             self.metadata["error"] = str(error) or type(error).__name__
@@ -234,6 +243,7 @@ class LocalSandbox(Sandbox):
     def adopt(self, box: Box) -> None:
         """Take a box that has just been made; the sandbox is running."""
         self._state.box = box
+        self._note_made()
         self._hold = Hold(box)
         self._hold.withhold(self._withheld)
         box.on_death(self._note_death)
@@ -296,6 +306,9 @@ class LocalSandbox(Sandbox):
         if backend is not None:
             with anyio.CancelScope(shield=True):  # bounded by the backend
                 await backend.aclose()
+
+    def _note_made(self) -> None:
+        self._state.is_made = True
 
     def _note_death(self, error: SandpoolError) -> None:
         self.metadata["error"] = str(error)

@@ -49,6 +49,13 @@ class Members:
         """Told of each sandbox that dies by itself, or whose server does."""
         self.resetting: list[str] = []
         """The ids of those that are being renewed, oldest first."""
+        self._coming: list[Sandbox] = []
+        """Those that `create` is making."""
+
+    @property
+    def starting(self) -> int:
+        """How many of those that are on their way have been made, and are starting."""
+        return sum(isinstance(each, LocalSandbox) and each.is_made for each in self._coming)
 
     async def create(self) -> Sandbox:
         """Make a healthy sandbox; called by the pool.
@@ -57,6 +64,7 @@ class Members:
         """
         sandbox = self._make()
         self._registry.add(sandbox, self._pool)
+        self._coming.append(sandbox)
         try:
             if isinstance(sandbox, LocalSandbox):
                 sandbox.withhold(withheld_text(sandbox.id, self._pool))
@@ -68,6 +76,8 @@ class Members:
             # Cancel: a creation that is given up must not outlive the pool's interest in it.
             await self._clear(sandbox)
             raise
+        finally:
+            self._coming.remove(sandbox)
         return sandbox
 
     async def check(self, item: Sandbox) -> None:

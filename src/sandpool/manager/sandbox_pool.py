@@ -447,6 +447,7 @@ class SandboxPool:
             state=_STATES[stats.state],
             ready=stats.ready,
             creating=stats.creating,
+            starting=min(self.members.starting, stats.creating),
             leased=stats.leased,
             resetting=stats.resetting,
             waiting=stats.waiting,

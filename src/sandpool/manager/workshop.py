@@ -45,9 +45,9 @@ class Workshop:
         self._runtime = runtime
 
     @property
-    def images(self) -> list[str]:
-        """The names that stand for an image here; `host` always does."""
-        return ["host", *self._images]
+    def images(self) -> Mapping[str, str]:
+        """What the names that stand for an image here stand for; `host` always does."""
+        return {"host": "host", **self._images}
 
     def choose(self, spec: PoolSpec) -> Choice:
         """Return what a pool's sandboxes are to be made of; `InvalidSpec`, `ImageNotFound`.

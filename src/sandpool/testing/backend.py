@@ -13,7 +13,7 @@ scripted:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import anyio
 import anyio.lowlevel
@@ -21,6 +21,7 @@ import anyio.lowlevel
 from sandpool.backends.base import BoxSpec
 from sandpool.clock import Clock, MonotonicClock
 from sandpool.errors import CreateFailed, ImageNotFound
+from sandpool.models import ImagePull
 from sandpool.testing.box import FakeBox
 
 
@@ -61,6 +62,8 @@ class FakeBackend:
         self.most_creating = 0
         """The most there were at one time."""
         self.is_closed = False
+        self.pulling: dict[str, ImagePull] = {}
+        """What `pulls` returns; for tests to set."""
 
     def fail_creates(
         self, count: int = 1, error: Callable[[], BaseException] | None = None
@@ -91,12 +94,20 @@ class FakeBackend:
                 raise CreateFailed(f"no module named {missing[0]!r}")
         await anyio.lowlevel.checkpoint()
 
-    async def create(self, spec: BoxSpec, *, box_id: str) -> FakeBox:
+    def pulls(self) -> Mapping[str, ImagePull]:
+        """Return what a test has put into `pulling`."""
+        return self.pulling
+
+    async def create(
+        self, spec: BoxSpec, *, box_id: str, on_made: Callable[[], None] | None = None
+    ) -> FakeBox:
         """Make a box, or do what was scripted."""
         self.creating += 1
         self.most_creating = max(self.most_creating, self.creating)
         try:
             await self.prepare(spec)
+            if on_made is not None:
+                on_made()
             if self._faults:
                 fault = self._faults.pop(0)
                 if fault is None:

@@ -18,7 +18,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_every_program_of_the_page_runs_and_prints_what_it_shows() -> None:
     fences = FENCE.findall(PAGE.read_text())
     programs = [number for number, (language, _) in enumerate(fences) if language == "python"]
-    assert len(programs) == 3
+    assert len(programs) == 4
     for number in programs:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", fences[number][1]],

@@ -138,8 +138,11 @@ class _LoopbackBackend(FakeBackend):
         super().__init__()
         self._machine = machine
 
-    async def create(self, spec: BoxSpec, *, box_id: str) -> Any:
-        return _LoopbackBox(await super().create(spec, box_id=box_id), self._machine)
+    async def create(
+        self, spec: BoxSpec, *, box_id: str, on_made: Callable[[], None] | None = None
+    ) -> Any:
+        box = await super().create(spec, box_id=box_id, on_made=on_made)
+        return _LoopbackBox(box, self._machine)
 
 
 class _LoopbackBox:

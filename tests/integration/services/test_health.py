@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import anyio
@@ -13,7 +13,7 @@ from sandpool import LocalSandboxManager
 from sandpool.backends.base import Backend, Box, BoxSpec
 from sandpool.errors import PoolDegraded
 from sandpool.manager.backends import default_backend
-from sandpool.models import HealthCheck
+from sandpool.models import HealthCheck, ImagePull
 from tests.integration.services.servers import PORT, get, hurt, quick, server_pids, until
 
 pytestmark = [
@@ -119,12 +119,17 @@ class EveryThirdFails:
     async def prepare(self, spec: BoxSpec) -> None:
         await self._inner.prepare(spec)
 
-    async def create(self, spec: BoxSpec, *, box_id: str) -> Box:
+    def pulls(self) -> Mapping[str, ImagePull]:
+        return self._inner.pulls()
+
+    async def create(
+        self, spec: BoxSpec, *, box_id: str, on_made: Callable[[], None] | None = None
+    ) -> Box:
         self._count += 1
         if self._count % 3 == 0:
             env: Mapping[str, str] = {**spec.env, "BAD": "1"}
             spec = replace(spec, env=env)
-        return await self._inner.create(spec, box_id=box_id)
+        return await self._inner.create(spec, box_id=box_id, on_made=on_made)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

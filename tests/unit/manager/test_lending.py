@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable
 
 import anyio
@@ -168,6 +169,39 @@ async def test_a_pool_that_cannot_have_one_sandbox_is_not_left_behind(
     assert await manager.list_pools() == []
     with pytest.raises(PoolNotInitialized):
         await run(manager)
+
+
+async def test_a_pool_that_has_some_of_its_sandboxes_serves_says_what_failed_and_heals(
+    manager: LocalSandboxManager,
+    backend: FakeBackend,
+    clock: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = await manager.initialize_pool(1, NATIVE, PYTHON)
+    causes = (f"fault {number}" for number in itertools.count(1))
+    backend.fail_creates(1000, lambda: CreateFailed(next(causes)))
+    found: list[str] = []
+
+    async def initialize() -> None:
+        found.extend(await manager.initialize_pool(3, NATIVE, PYTHON))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(initialize)
+        while not found:
+            await clock.advance(10)
+    assert found == first
+    stats = await manager.get_stats()
+    count = stats["pool_create_failures"]
+    assert (stats["pool_size"], stats["pool_target"]) == (1, 3)
+    assert stats["pool_last_error"] == f"CreateFailed: fault {count}"
+    for number in range(1, count + 1):
+        cause = f"CreateFailed: fault {number}"
+        assert f"pool shared: an item could not be made: {cause}" in caplog.messages
+    assert any("has 1 of 3 sandboxes so far" in message for message in caplog.messages)
+    backend.mend()
+    while (await manager.get_stats())["pool_size"] < 3:
+        await clock.advance(10)
+    assert (await run(manager)).output == "1\n"
 
 
 # --- cancellation ---------------------------------------------------------------------------------

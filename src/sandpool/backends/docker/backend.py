@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
@@ -26,7 +26,7 @@ from sandpool.backends.docker.compiling import Compiler
 from sandpool.backends.docker.demultiplexer import Demultiplexer
 from sandpool.backends.docker.engine import Answer, Engine
 from sandpool.backends.docker.keeper import Keeper
-from sandpool.backends.docker.pulling import image_not_found, pull
+from sandpool.backends.docker.pulling import Name, Pulls, image_not_found
 from sandpool.backends.docker.reaper import remove_all_of, remove_orphans
 from sandpool.errors import (
     BackendUnavailable,
@@ -37,6 +37,7 @@ from sandpool.errors import (
     SandpoolError,
 )
 from sandpool.guest import frames
+from sandpool.models import ImagePull
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +53,7 @@ _LENT = "this machine's Python, lent: the image has none, and runs commands only
 _CONFLICT = 409
 _NOT_FOUND = 404
 
-_Name = tuple[str, str | None]
-"""An image as a spec names it, and its platform."""
-_Key = tuple[_Name, tuple[str, ...]]
+_Key = tuple[Name, tuple[str, ...]]
 
 
 class DockerBackend:
@@ -83,7 +82,8 @@ class DockerBackend:
         self._facts: Mapping[str, Any] = {}
         self._boxes: dict[str, GuestBox] = {}
         """By the ids of their containers.  Invariant D1."""
-        self._images: dict[_Name, container.Image] = {}
+        self._pulls = Pulls(self._engine)
+        self._images: dict[Name, container.Image] = {}
         self._prepared: dict[tuple[str, tuple[str, ...]], bundle.Prepared] = {}
         """By the ids of images, and what is preloaded."""
         self._preparing: dict[_Key, asyncio.Future[None]] = {}
@@ -156,8 +156,10 @@ class DockerBackend:
         answer = await self._look_at_image(reference)
         if answer.status == _NOT_FOUND:
             interval = spec.container.pull_interval if spec.container is not None else None
-            await pull(self._engine, reference, platform, interval)
+            await self._pulls.pull((name, platform), reference, interval)
             answer = await self._look_at_image(reference)
+        if answer.status == _NOT_FOUND:
+            raise image_not_found(reference, self._engine.address, answer.message)
         if not answer.is_ok:
             raise BackendUnavailable(f"the Docker Engine cannot show {reference}: {answer.message}")
         return container.read_image(reference, platform, answer.fields())
@@ -165,7 +167,13 @@ class DockerBackend:
     async def _look_at_image(self, reference: str) -> Answer:
         return await self._engine.request("GET", f"/images/{reference}/json", timeout=_LOOK_TIMEOUT)
 
-    async def create(self, spec: BoxSpec, *, box_id: str) -> GuestBox:
+    def pulls(self) -> Mapping[str, ImagePull]:
+        """Return how far the pulls are that the engine makes for us."""
+        return self._pulls.state()
+
+    async def create(
+        self, spec: BoxSpec, *, box_id: str, on_made: Callable[[], None] | None = None
+    ) -> GuestBox:
         """Make and start one container, and go once through a run of code in it."""
         await self.prepare(spec)
         image = self._images[_name(spec)]
@@ -179,6 +187,8 @@ class DockerBackend:
         box = GuestBox(box_id, spec)
         try:
             await self._make(keeper, image, spec, box_id, prepared)
+            if on_made is not None:
+                on_made()
             demultiplexer = Demultiplexer()
             sock, early = await self._engine.attach(keeper.container, timeout=_ATTACH_TIMEOUT)
             demultiplexer.feed(early)
@@ -282,7 +292,7 @@ class DockerBackend:
         self._prepared.clear()
 
 
-def _name(spec: BoxSpec) -> _Name:
+def _name(spec: BoxSpec) -> Name:
     return spec.image, spec.container.platform if spec.container is not None else None
 
 

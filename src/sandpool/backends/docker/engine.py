@@ -28,6 +28,7 @@ _READ = 64 * 1024
 _MAKE_TIMEOUT = 60.0
 _FIRST_REFUSAL = 400
 _MAX_BODY = 64 * 1024 * 1024
+_MAX_LINE = 1024 * 1024
 _ALTERNATIVE = (
     "start it, say where it listens with DOCKER_HOST=unix:///path, or use the native backend"
 )
@@ -190,6 +191,8 @@ class Engine:
                         with anyio.fail_after(patience):
                             piece = await anext(pieces, b"")
                         *lines, rest = (rest + piece).split(b"\n")
+                        if len(rest) > _MAX_LINE:
+                            raise h11.RemoteProtocolError("a line of the answer is too long")
                         for line in filter(bytes.strip, lines):
                             on_line(Answer(head.status_code, line).fields())
                         if not piece:

@@ -20,7 +20,7 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from sandpool.errors import (
 )
 from sandpool.guest import frames
 from sandpool.images import ImageStore
-from sandpool.models import Network
+from sandpool.models import ImagePull, Network
 
 LIBRARY = Path(__file__).resolve().parents[2]
 """The directory of the package `sandpool`, whose guest and template are put into images."""
@@ -277,8 +277,17 @@ class NativeBackend:
             },
         }
 
-    async def create(self, spec: BoxSpec, *, box_id: str) -> GuestBox:
-        """Fork one sandbox, put it under its limits, and run something small in it."""
+    def pulls(self) -> Mapping[str, ImagePull]:
+        """Return nothing: an image is in the store, or there is none."""
+        return {}
+
+    async def create(
+        self, spec: BoxSpec, *, box_id: str, on_made: Callable[[], None] | None = None
+    ) -> GuestBox:
+        """Fork one sandbox, put it under its limits, and run something small in it.
+
+        A fork runs from the first, so `on_made` is never called.
+        """
         await self.prepare(spec)
         key = _key(spec)
         template = self._next_template(key)

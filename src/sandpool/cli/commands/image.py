@@ -40,8 +40,8 @@ def list_images(as_json: Json = False, url: Url = None, api_key: ApiKey = None) 
         if as_json:
             print_json([image.model_dump(mode="json") for image in found])
         else:
-            rows = ((image.name, ", ".join(image.pools) or None) for image in found)
-            print_table(("image", "pools"), rows)
+            rows = ((image.name, ", ".join(image.pools) or None, image.pull) for image in found)
+            print_table(("image", "pools", "pulled so far"), rows)
         return exits.OK
 
     Connection(url, api_key).run(show)

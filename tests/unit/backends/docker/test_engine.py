@@ -175,7 +175,7 @@ async def test_progress_comes_by_lines_however_they_are_cut(engine: ScriptedEngi
     assert await follow(engine) == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
-@pytest.mark.parametrize("piece", [b"no JSON\n", b"[1]\n"])
+@pytest.mark.parametrize("piece", [b"no JSON\n", b"[1]\n", b"x" * (2 << 20)])
 async def test_progress_that_is_none_is_the_engine_s_fault(
     engine: ScriptedEngine, piece: bytes
 ) -> None:
