@@ -493,8 +493,9 @@ class SandboxPool:
         lease.release_nowait()
 
 
-_REFILL_DELAY = 0.004
-"""Seconds.  A fork takes a processor for longer than it takes a lease's first output to come."""
+_REFILL_DELAY = 0.010
+"""Seconds.  Making a sandbox takes a processor for longer than a lease of one small run lasts, also
+when both its calls come over HTTP."""
 
 _EXPIRY_SPREAD = 0.1
 """The share of their useful life over which sandboxes of one age are replaced."""
