@@ -25,11 +25,11 @@ EndReason = Literal["released", "discarded", "expired", "closed"]
 class Lender(Protocol):
     """What a lease needs of its pool."""
 
-    def give_back(self, lease_id: str, reason: EndReason) -> None:
+    def give_back(self, epoch: int, reason: EndReason) -> None:
         """Take back the item of a lease that is being ended by its holder."""
         ...
 
-    def deadline_changed(self) -> None:
+    def deadline_changed(self, epoch: int) -> None:
         """Learn that a lease has another `expires_at`."""
         ...
 
@@ -80,7 +80,7 @@ class Lease(Generic[T]):
         wanted = None if lifetime is None else self._lender.now() + lifetime
         ends = [time for time in (wanted, self._life_ends_at) if time is not None]
         self.expires_at = min(ends, default=None)
-        self._lender.deadline_changed()
+        self._lender.deadline_changed(self.epoch)
 
     def on_end(self, callback: Callable[[EndReason], None]) -> None:
         """Call `callback(reason)` once, when it ends; at once if it has.
@@ -95,7 +95,7 @@ class Lease(Generic[T]):
     def release_nowait(self) -> None:
         """Give the item back, to be recycled as the policy says."""
         if self._reason is None:
-            self._lender.give_back(self.id, "released")
+            self._lender.give_back(self.epoch, "released")
 
     async def release(self) -> None:
         """Give the item back; what becomes of it goes on in the background."""
@@ -105,7 +105,7 @@ class Lease(Generic[T]):
     async def discard(self) -> None:
         """Give the item up: it is destroyed, whatever the policy says."""
         if self._reason is None:
-            self._lender.give_back(self.id, "discarded")
+            self._lender.give_back(self.epoch, "discarded")
         await anyio.lowlevel.cancel_shielded_checkpoint()
 
     def end(self, reason: EndReason) -> None:
@@ -136,4 +136,4 @@ class Lease(Generic[T]):
         if kind is None or issubclass(kind, Exception):
             self.release_nowait()
         elif self._reason is None:
-            self._lender.give_back(self.id, "discarded")
+            self._lender.give_back(self.epoch, "discarded")

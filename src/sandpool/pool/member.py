@@ -88,24 +88,3 @@ class Member(Generic[T]):
         life = max(0.0, end - self.created_at)
         ahead = 2 * self.took + self.haste * policy.expiry_spread * life
         return end - min(ahead, life / 2)
-
-    def is_over(self, now: float, policy: Policy) -> bool:
-        """Whether it is of no use to anybody any more."""
-        return now >= self.over_at(policy)
-
-    def is_expiring(self, now: float, policy: Policy) -> bool:
-        """Whether another one should be on its way by now."""
-        return now >= self.replace_at(policy)
-
-    def is_check_due(self, now: float, policy: Policy) -> bool:
-        """Whether it is time to look at it again."""
-        return policy.check_interval is not None and self.checked_at + policy.check_interval <= now
-
-    def due(self, now: float, policy: Policy) -> list[float]:
-        """Return when something has to be done about it while nobody holds it, from `now` on."""
-        found = [self.over_at(policy)]
-        if (begin := self.replace_at(policy)) > now:
-            found.append(begin)
-        if policy.check_interval is not None:
-            found.append(self.checked_at + policy.check_interval)
-        return found

@@ -6,17 +6,22 @@ so there are no locks; after every change `_act` brings the pool to what the pla
 
     P1  `_members` holds exactly the slots whose item exists and has not been given to destruction.
     P2  `_idle` holds exactly the READY ones, in the order in which they became ready.
-    P3  A lease in `_leases` has a LEASED slot, and every LEASED slot has one lease.
+    P3  A lease in `_leases` has a LEASED slot, and every LEASED slot has one lease;
+        `_lease_ends` has those of them that end by themselves.
     P4  An item that the factory returned is in `_members` until it is in `_dying`, and there until
         the factory has ended it.
     P5  All that goes on in the background goes on in one task group, and ends with it.
     P6  While `max` items are being destroyed none is made: never do more than twice `max` exist.
+
+Nothing that happens to one item, lease or caller looks at all the others: a pool of a hundred
+thousand pays little more for each than a small one.  `sandpool.testing.simulation` measures it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,6 +42,7 @@ from sandpool.errors import (
     PoolInUse,
 )
 from sandpool.ids import new_lease_id
+from sandpool.pool.agenda import Agenda
 from sandpool.pool.backoff import Backoff
 from sandpool.pool.bound import within
 from sandpool.pool.events import (
@@ -95,8 +101,9 @@ class Pool(Generic[T]):
         self._slots = Slots(policy.max)
         self._members: dict[SlotId, Member[T]] = {}  # Invariant P1
         self._by_item: dict[int, Member[T]] = {}
-        self._idle: Stock[T] = Stock()  # Invariant P2
-        self._leases: dict[str, tuple[Lease[T], Member[T]]] = {}  # Invariant P3
+        self._idle: Stock[T] = Stock(policy)  # Invariant P2
+        self._leases: dict[int, tuple[Lease[T], Member[T]]] = {}  # Invariant P3; by epoch
+        self._lease_ends = Agenda()
         self._waiters: Waiters[Member[T]] = Waiters(self._take_back)
         self._creations: dict[SlotId, anyio.CancelScope] = {}
         self._warm_waiters: list[tuple[int | None, anyio.Event]] = []
@@ -170,17 +177,12 @@ class Pool(Generic[T]):
 
     def idle(self) -> list[T]:
         """Return the ready items in the order in which they would be handed out."""
-        return [member.item for member in self._idle.in_turn(self._is_oldest_first)]
+        return [member.item for member in self._idle.in_turn()]
 
     def ends_at(self, item: T) -> float | None:
         """Return when an item's life is over, on the pool's clock; None: never, or it is gone."""
         member = self._by_item.get(id(item))
         return None if member is None else member.ends_at
-
-    @property
-    def _is_oldest_first(self) -> bool:
-        """Whether items take turns, as those do that are used again; else the newest goes out."""
-        return self._policy.oldest_first or self._policy.recycle == "reuse"
 
     def leases(self) -> list[Lease[T]]:
         """Return the leases that have not ended, oldest first."""
@@ -409,7 +411,7 @@ class Pool(Generic[T]):
 
     def _pick(self, need: float) -> Member[T] | None:
         """Take the item off the idle ones that the caller is to have; None if none fits."""
-        member = self._idle.first_fit(need, self._clock.now(), self._is_oldest_first)
+        member = self._idle.first_fit(need, self._clock.now())
         if member is not None:
             self._idle.remove(member)
             self._slots.move(member.slot, State.CHECKING)
@@ -427,12 +429,12 @@ class Pool(Generic[T]):
             acquired_at=now,
             life_ends_at=member.ends_at,
         )
-        self._leases[lease.id] = lease, member
+        self._leases[lease.epoch] = lease, member
         if self._policy.refill_delay and now >= self._refill_at:
             # Not put off again by the next lease, or a busy pool would never refill.
             self._refill_at = now + self._policy.refill_delay
             self._mind(self._refill_at)
-        self._mind(lease.expires_at)
+        self._note_end(lease)
         self._tell(Leased(member.slot, lease.id, now - begun))
         return lease
 
@@ -482,10 +484,11 @@ class Pool(Generic[T]):
             and member.fits(0.0, self._clock.now())
         )
 
-    def give_back(self, lease_id: str, reason: EndReason) -> None:
+    def give_back(self, epoch: int, reason: EndReason) -> None:
         """Take back the item of a lease; called by the lease that ends."""
         self._leave_dead_loop()
-        lease, member = self._leases.pop(lease_id)
+        lease, member = self._leases.pop(epoch)
+        self._lease_ends.drop(epoch)
         policy = self._policy
         is_wanted = reason == "released" and self._is_wanted(member)
         # The lease is told first: nothing reaches the item through it from here on.
@@ -508,8 +511,8 @@ class Pool(Generic[T]):
 
     def _end_leases(self, reason: EndReason) -> None:
         for lease in self.leases():
-            if not lease.is_over and lease.id in self._leases:
-                self.give_back(lease.id, reason)
+            if not lease.is_over and lease.epoch in self._leases:
+                self.give_back(lease.epoch, reason)
 
     # Changing it.
 
@@ -532,10 +535,11 @@ class Pool(Generic[T]):
             member.ends_at = None
             if policy.lifetime is not None:
                 member.ends_at = member.created_at + policy.lifetime
+        self._idle.follow(policy)
         for waiter in self._waiters:
             if policy.lifetime is not None and waiter.need >= policy.lifetime:
                 self._waiters.fail(waiter, self._never(waiter.need))
-        self.deadline_changed()
+        self._alarm.set()
         self._act()
 
     def resize(self, *, warm: int | None = None, max: int | None = None) -> None:
@@ -557,7 +561,7 @@ class Pool(Generic[T]):
             self._note_success()
         for scope in self._creations.values():
             scope.cancel()
-        for member in self._idle:
+        for member in self._idle.in_turn():
             self._idle.remove(member)
             self._drop(member, "replaced")
         self._act()
@@ -613,37 +617,27 @@ class Pool(Generic[T]):
                 waiting=len(self._waiters),
                 warm=self._policy.warm,
                 max_size=self._policy.max,
-                expiring=self._count_expiring(),
+                expiring=self._idle.count_expiring(self._clock.now()),
             )
             if not wanted.serve:
                 break
             member = self._pick(self._waiters.first.need)
             assert member is not None
             self._waiters.offer(member)
-        for member in self._least_lasting(wanted.retire):
-            self._idle.remove(member)
-            self._drop(member, "surplus")
+        for _ in range(wanted.retire):
+            self._drop(self._idle.pop_least_lasting(), "surplus")
         for _ in range(min(wanted.create, self._may_create())):
             self._start_creation()
         self._wake_warm_waiters()
 
     def _fit_for_first(self) -> int:
-        """Return how many idle items the first waiter could be given; all if nobody waits."""
+        """Return how many idle items the first waiter could be given; all if nobody waits.
+
+        Of those that a waiter could be given one is enough to know: they are served one by one.
+        """
         if not self._waiters or self._policy.lifetime is None:
             return len(self._idle)
-        return self._idle.count_fits(self._waiters.first.need, self._clock.now())
-
-    def _least_lasting(self, count: int) -> list[Member[T]]:
-        """Return the idle items to end first; of those that last equally, the longest ready."""
-        if not count:
-            return []
-        return sorted(self._idle, key=lambda member: member.replace_at(self._policy))[:count]
-
-    def _count_expiring(self) -> int:
-        if self._policy.lifetime is None and self._policy.max_age is None:
-            return 0
-        now = self._clock.now()
-        return sum(member.is_expiring(now, self._policy) for member in self._idle)
+        return int(self._idle.has_fit(self._waiters.first.need, self._clock.now()))
 
     def _may_create(self) -> int:
         creating = self._slots.count(State.CREATING)
@@ -774,12 +768,12 @@ class Pool(Generic[T]):
             self._idle.add(member)
         else:
             self._idle.put_back(member)
-        self._mind(*member.due(self._clock.now(), self._policy))
+        self._mind(self._next_due_of_idle())
 
     def _become_last(self, member: Member[T]) -> None:
         """Offer an item again that a tenant has had, after all others."""
         self._idle.add(member)
-        self._mind(*member.due(self._clock.now(), self._policy))
+        self._mind(self._next_due_of_idle())
 
     # Ending.
 
@@ -809,7 +803,7 @@ class Pool(Generic[T]):
         self._act()
 
     async def _destroy_all(self) -> None:
-        self._idle = Stock()
+        self._idle = Stock(self._policy)
         for member in list(self._members.values()):
             self._drop(member, "closed")
         async with anyio.create_task_group() as group:
@@ -818,13 +812,21 @@ class Pool(Generic[T]):
 
     # Time.
 
-    def deadline_changed(self) -> None:
-        """Look at all deadlines again."""
-        self._alarm.set()
+    def deadline_changed(self, epoch: int) -> None:
+        """Learn that a lease ends at another time; called by the lease."""
+        if epoch in self._leases:
+            self._note_end(self._leases[epoch][0])
 
-    def _mind(self, *deadlines: float | None) -> None:
-        """See to it that nothing that is due at these times is slept through."""
-        if any(when is not None and when < self._wake_at for when in deadlines):
+    def _note_end(self, lease: Lease[T]) -> None:
+        if lease.expires_at is None:
+            self._lease_ends.drop(lease.epoch)
+        else:
+            self._lease_ends.put(lease.epoch, lease.expires_at)
+            self._mind(lease.expires_at)
+
+    def _mind(self, when: float | None) -> None:
+        """See to it that nothing that is due then is slept through."""
+        if when is not None and when < self._wake_at:
             self._alarm.set()
 
     async def _keep(self) -> None:
@@ -841,18 +843,14 @@ class Pool(Generic[T]):
                 continue
 
     def _do_what_is_due(self, now: float) -> None:
-        for lease in self.leases():
-            if lease.expires_at is not None and lease.expires_at <= now:
-                self.give_back(lease.id, "expired")
-        for waiter in self._waiters:
-            if waiter.deadline is not None and waiter.deadline <= now:
-                self._waiters.fail(waiter, self._too_late(self._awaited_step()))
-        for member in self._idle:
-            if member.is_over(now, self._policy):
-                self._idle.remove(member)
-                self._drop(member, "aged")
-            elif self._may_look() and member.is_check_due(now, self._policy):
-                self._look_at(member, now)
+        while (epoch := self._lease_ends.pop_due(now)) is not None:
+            self.give_back(epoch, "expired")
+        while (waiter := self._waiters.late(now)) is not None:
+            self._waiters.fail(waiter, self._too_late(self._awaited_step()))
+        while (member := self._idle.pop_over(now)) is not None:
+            self._drop(member, "aged")
+        while self._may_look() and (member := self._idle.pop_check_due(now)) is not None:
+            self._look_at(member, now)
         self._act()
 
     def _may_look(self) -> bool:
@@ -865,7 +863,6 @@ class Pool(Generic[T]):
     def _look_at(self, member: Member[T], now: float) -> None:
         assert self._group is not None
         member.checked_at = now
-        self._idle.remove(member)
         self._slots.move(member.slot, State.CHECKING)
         self._looked_at += 1
         self._group.start_soon(self._check_idle, member)
@@ -886,24 +883,26 @@ class Pool(Generic[T]):
             self._looked_at -= 1
             self._take_back(member)
             # Others may be due that have waited for this one.
-            self.deadline_changed()
+            self._alarm.set()
             self._act()
 
     def _next_due(self) -> float:
-        policy = self._policy
-        due = [self._clock.now() + policy.maintain_every]
-        due += [lease.expires_at for lease in self.leases() if lease.expires_at is not None]
-        due += [waiter.deadline for waiter in self._waiters if waiter.deadline is not None]
-        if not self._may_look():
-            # What is due and may not be looked at yet is seen to when another look has ended.
-            policy = replace(policy, check_interval=None)
-        for member in self._idle:
-            due += member.due(self._clock.now(), policy)
-        if self._refill_at > self._clock.now():
+        now = self._clock.now()
+        due = [
+            now + self._policy.maintain_every,
+            self._lease_ends.next_time(math.inf),
+            self._waiters.next_deadline(),
+            self._next_due_of_idle(),
+        ]
+        if self._refill_at > now:
             due.append(self._refill_at)
-        if self._backoff.failures and self._retry_at > self._clock.now():
+        if self._backoff.failures and self._retry_at > now:
             due.append(self._retry_at)
         return min(due)
+
+    def _next_due_of_idle(self) -> float:
+        # What may not be looked at yet is seen to when another look has ended.
+        return self._idle.next_due(self._clock.now(), with_checks=self._may_look())
 
     # Saying no.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -59,7 +60,6 @@ def test_a_member_is_over_at_the_first_moment_that_it_is_of_no_use(
     found = member(created_at=created_at, lifetime=lifetime)
     over = found.over_at(policy)
     assert not found.fits(policy.min_remaining, over)
-    assert found.is_over(over, policy)
     # A step of a float before it may or may not be enough; a millionth of the life is.
     before = over - lifetime * 1e-6 - 1e-6
     assert before < created_at or found.fits(policy.min_remaining, before)
@@ -77,8 +77,7 @@ def test_a_replacement_begins_within_the_second_half_of_the_useful_life(
 
 def test_what_never_ends_is_never_replaced() -> None:
     found = member(lifetime=None)
-    assert not found.is_over(1e12, Policy())
-    assert not found.is_expiring(1e12, Policy())
+    assert found.over_at(Policy()) == found.replace_at(Policy()) == math.inf
 
 
 async def test_stock_never_dips_while_its_items_expire(
