@@ -114,11 +114,10 @@ class FakeBackend:
                     await anyio.sleep_forever()
                 else:
                     raise fault()
-            if self._create_time:
-                await self._clock.sleep(self._create_time)
+            await self._take_time()
         finally:
             self.creating -= 1
-        box = FakeBox(box_id, spec, self._clock, self._forget)
+        box = self._new_box(box_id, spec)
         self.boxes.append(box)
         self.created += 1
         return box
@@ -132,6 +131,13 @@ class FakeBackend:
     def box(self, box_id: str) -> FakeBox:
         """Return the living box with this id."""
         return next(box for box in self.boxes if box.id == box_id)
+
+    async def _take_time(self) -> None:
+        if self._create_time:
+            await self._clock.sleep(self._create_time)
+
+    def _new_box(self, box_id: str, spec: BoxSpec) -> FakeBox:
+        return FakeBox(box_id, spec, self._clock, self._forget)
 
     def _forget(self, box: FakeBox) -> None:
         if box in self.boxes:

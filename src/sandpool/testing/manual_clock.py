@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import anyio.lowlevel
 
-_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 _TURNS = 20
 """Of the event loop, that whoever was woken has to do what follows from it."""
@@ -29,7 +29,7 @@ class ManualClock:
 
     def utc(self) -> datetime:
         """Return the date that goes with `now`."""
-        return _BEGINNING + timedelta(seconds=self._now)
+        return BEGINNING + timedelta(seconds=self._now)
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has been advanced by `seconds`."""
