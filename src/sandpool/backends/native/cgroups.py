@@ -30,6 +30,13 @@ _MOUNTS = Path("/sys/fs/cgroup")
 _NEEDED = ("memory", "pids", "cpu")
 _PERIOD = 100_000
 _MIB = 1024 * 1024
+_LEFTOVER = 16 * _MIB
+"""Bytes that may still be charged to a group for it to be used again."""
+_MOST_SETTLING = 16
+"""Slots that are charged with more and are not used for that reason."""
+_USED = ("memory.current", "memory.usage_in_bytes")
+_CACHED = (b"inactive_file", b"active_file", b"total_inactive_file", b"total_active_file")
+"""Lines of `memory.stat`, in either version: what the kernel takes back before it refuses any."""
 PREFIX = "sandpool-"
 
 
@@ -137,6 +144,8 @@ class Cgroups:
         self._found = found
         self._name = f"{PREFIX}{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(4)}"
         self._free: list[Slot] = []  # Invariant G1
+        self._settling: list[Slot] = []
+        """Free as well, but charged with what their last sandbox has left behind."""
         self._made = 0
         self._is_open = False
         self._waiting: list[tuple[Slot, int]] = []
@@ -169,6 +178,8 @@ class Cgroups:
 
     def take(self, limits: Limits) -> Slot:
         """Return a slot with `limits` set."""
+        if not self._free:
+            self._settle()
         if self._free:
             slot = self._free.pop()
         else:
@@ -181,6 +192,15 @@ class Cgroups:
         slot.oom_kills = self._count_oom_kills(slot)
         return slot
 
+    def _settle(self) -> None:
+        """Free the slots that are charged with little by now, and the oldest of too many."""
+        waiting, self._settling = self._settling, []
+        for slot in waiting:
+            self.give_back(slot)
+        if len(self._settling) > _MOST_SETTLING:
+            # It may be what many share, such as pages of the image's files, and never go.
+            self._free.append(self._settling.pop(0))
+
     async def change(self, slot: Slot, limits: Limits) -> None:
         """Hold what is in a slot to other limits.
 
@@ -192,7 +212,7 @@ class Cgroups:
         old = slot.limits
         assert old is not None
         most = limits.memory_mb * _MIB
-        used = self._memory(slot, "memory.current", "memory.usage_in_bytes")
+        used = self._used(slot)
         # Version 2 would take a limit below what is used, and kill for it; version 1 refuses it.
         if used <= most or limits.memory_mb == old.memory_mb:
             # Invariant G1 does not say with which limits; should this fail, `take` sets them anew.
@@ -205,6 +225,21 @@ class Cgroups:
             f"limits: memory_mb is {limits.memory_mb}, and the sandbox uses {used // _MIB} already"
         )
 
+    def _used(self, slot: Slot) -> int:
+        """Return the bytes that are in use, without what is only cached of files."""
+        used = self._memory(slot, *_USED)
+        return used if used <= _LEFTOVER else used - self._cached(slot)
+
+    def _cached(self, slot: Slot) -> int:
+        for place in self._found.hierarchies:
+            if "memory" in place.controllers:
+                table = Path(self._directory(place, slot), "memory.stat").read_bytes()
+                lines = dict(line.split(b" ", 1) for line in table.splitlines())
+                if place.version == 1:
+                    lines = {key: value for key, value in lines.items() if key[:6] == b"total_"}
+                return sum(int(lines.get(key, 0)) for key in _CACHED)
+        return 0
+
     def _memory(self, slot: Slot, *names: str) -> int:
         """Read the first of these files that there is; 0 where no group holds memory."""
         for place in self._found.hierarchies:
@@ -216,7 +251,10 @@ class Cgroups:
 
     def give_back(self, slot: Slot) -> None:
         """Free a slot whose sandbox has no process left."""
-        self._free.append(slot)
+        # What is still charged to it, pages of a file system on its way out, would be the next
+        # one's to bear.
+        is_settled = self._used(slot) <= _LEFTOVER
+        (self._free if is_settled else self._settling).append(slot)
 
     async def attach(self, slot: Slot, pid: int) -> None:
         """Put a process into a slot's groups, in one batch with all that wait at that moment."""
@@ -256,6 +294,7 @@ class Cgroups:
             _remove(place.parent / self._name)
         self._is_open = False
         self._free.clear()
+        self._settling.clear()
         self._made = 0
 
     def describe(self) -> dict[str, str]:
