@@ -59,12 +59,14 @@ async def process_pool(process_service: SandboxService) -> SandboxService:
     return process_service
 
 
-async def _make_pool(service: SandboxService, recycle: Recycle = "fresh") -> None:
+async def _make_pool(
+    service: SandboxService, recycle: Recycle = "fresh", max_size: int = 3
+) -> None:
     most = LimitChange(memory_mb=600, open_files=300, inodes=900)
     spec = PoolSpec(
         name="one",
         warm=1,
-        max=3,
+        max=max_size,
         memory_mb=300,
         disk_mb=16,
         inodes=500,
@@ -220,7 +222,7 @@ async def test_a_tenant_cannot_have_fewer_files_than_its_sandbox_has(
 ) -> None:
     if is_docker:
         pytest.skip("inodes of containers cannot be changed")
-    await _make_pool(process_service, recycle="reuse")
+    await _make_pool(process_service, recycle="reuse", max_size=1)
     async with process_service.lease("one") as sandbox:
         first = sandbox.id
         await sandbox.exec(["sh", "-c", "touch $(seq 200)"])
