@@ -34,7 +34,6 @@ _LEFTOVER = 16 * _MIB
 """Bytes that may still be charged to a group for it to be used again."""
 _MOST_SETTLING = 16
 """Slots that are charged with more and are not used for that reason."""
-_USED = ("memory.current", "memory.usage_in_bytes")
 _CACHED = (b"inactive_file", b"active_file", b"total_inactive_file", b"total_active_file")
 """Lines of `memory.stat`, in either version: what the kernel takes back before it refuses any."""
 PREFIX = "sandpool-"
@@ -227,7 +226,7 @@ class Cgroups:
 
     def _used(self, slot: Slot) -> int:
         """Return the bytes that are in use, without what is only cached of files."""
-        used = self._memory(slot, *_USED)
+        used = self._memory(slot, "memory.current", "memory.usage_in_bytes")
         return used if used <= _LEFTOVER else used - self._cached(slot)
 
     def _cached(self, slot: Slot) -> int:
@@ -240,20 +239,22 @@ class Cgroups:
                 return sum(int(lines.get(key, 0)) for key in _CACHED)
         return 0
 
-    def _memory(self, slot: Slot, *names: str) -> int:
-        """Read the first of these files that there is; 0 where no group holds memory."""
+    def _memory(self, slot: Slot, in_2: str, in_1: str) -> int:
+        """Read the file of that name in either version; 0 where no group holds memory."""
         for place in self._found.hierarchies:
-            for name in names:
-                path = Path(self._directory(place, slot), name)
-                if "memory" in place.controllers and path.exists():
-                    return int(path.read_text())
+            if "memory" in place.controllers:
+                name = in_2 if place.version == 2 else in_1
+                return int(_read(f"{self._directory(place, slot)}/{name}"))
         return 0
 
     def give_back(self, slot: Slot) -> None:
         """Free a slot whose sandbox has no process left."""
         # What is still charged to it, pages of a file system on its way out, would be the next
         # one's to bear.
-        is_settled = self._used(slot) <= _LEFTOVER
+        try:
+            is_settled = self._used(slot) <= _LEFTOVER
+        except OSError:
+            return  # it has been removed with all the others
         (self._free if is_settled else self._settling).append(slot)
 
     async def attach(self, slot: Slot, pid: int) -> None:
