@@ -345,7 +345,9 @@ def test_a_definition_that_is_wrong_is_told_with_its_line(sandpool: Caller, tmp_
 
 def test_images_are_listed(sandpool: Caller) -> None:
     sandpool.says("pool", "create", "rl", "--warm", "0")
-    assert sandpool.reads("image", "list", "--json") == [{"name": "host", "pools": ["rl"], "pull": None}]
+    assert sandpool.reads("image", "list", "--json") == [
+        {"name": "host", "pools": ["rl"], "pull": None}
+    ]
     assert sandpool.says("image", "list").splitlines()[1].split() == ["host", "rl"]
 
 
