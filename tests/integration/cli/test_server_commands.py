@@ -348,7 +348,7 @@ def test_images_are_listed(sandpool: Caller) -> None:
     assert sandpool.reads("image", "list", "--json") == [
         {"name": "host", "pools": ["rl"], "pull": None}
     ]
-    assert sandpool.says("image", "list").splitlines()[1].split() == ["host", "rl"]
+    assert sandpool.says("image", "list").splitlines()[1].split() == ["host", "rl", "-"]
 
 
 @pytest.mark.namespaces
