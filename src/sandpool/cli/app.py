@@ -83,27 +83,70 @@ def demo(
 
 @app.command()
 def bench(
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY]...", help="What to run, such as B1 and B6; all by default."),
+    ] = None,
     as_json: Json = False,
-    samples: Annotated[int, typer.Option(min=5, help="Samples of each latency.")] = 100,
-    cycles: Annotated[int, typer.Option(min=10, help="Leases in the throughput run.")] = 600,
-    callers: Annotated[int, typer.Option(min=1, max=256, help="Callers at one time.")] = 8,
     suite: Annotated[
         Literal["pool", "server", "docker", "all"],
         typer.Option(
-            help="Pools in this process, a server of its own, or both; or containers, which need "
-            "a Docker Engine, in comparison with ms-enclave's."
+            help="Without keys: pools in this process (B1 to B12), a server of its own, or "
+            "containers, which need a Docker Engine."
         ),
     ] = "all",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Whether all of it runs, in a minute; no figures.")
+    ] = False,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="How often everything is repeated.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=5, help="Samples of each latency, in each repeat.")
+    ] = None,
+    cycles: Annotated[
+        int | None, typer.Option(min=10, help="Claims of which none may have too little time left.")
+    ] = None,
+    callers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Callers at one time in fresh cycles.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="What random arrivals are made from.")] = None,
+    soak_minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="How long B12 goes on.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A directory for a page with plots, and the results as JSON."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Measure nothing: make the page in --out from these results."),
+    ] = None,
 ) -> None:
-    """Measure what pools cost, against baselines measured in the same run."""
-    from sandpool.cli.bench import show
+    """Measure what pools cost, against baselines measured in the same run.
 
+    Each benchmark runs in a process of its own. Exit code 1: one of them failed.
+    """
+    from sandpool.bench.scale import FULL, QUICK
+    from sandpool.bench.suite import choose
+    from sandpool.cli.bench import make_page, measure, read
+
+    given = {
+        "repeats": repeats,
+        "samples": samples,
+        "cycles": cycles,
+        "callers": callers,
+        "seed": seed,
+        "soak": None if soak_minutes is None else soak_minutes * 60,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
     try:
-        anyio.run(
-            lambda: show(
-                suite=suite, samples=samples, cycles=cycles, callers=callers, as_json=as_json
-            )
-        )
+        if results is not None:
+            make_page(read(results), out or results.parent)
+            return
+        scale = (QUICK if quick else FULL).model_copy(update=changes)
+        if not measure(choose(suite, keys or []), scale, out=out, as_json=as_json):
+            raise typer.Exit(exits.FAILED)
     except SandpoolError as error:
         exits.fail(error)
 

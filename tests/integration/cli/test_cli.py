@@ -208,25 +208,3 @@ def test_the_demo_does_the_main_job_and_measures_it() -> None:
     assert all(value > 0 for key, value in report.items() if key.endswith("_ms"))
     names = [step["name"].split()[0] for step in report["service"]]
     assert names == ["deploy", "check", "claim", "GET", "check", "claim", "GET", "check"]
-
-
-@pytest.mark.slow
-def test_the_bench_measures_against_baselines_of_the_same_run() -> None:
-    done = sandpool(
-        *("bench", "--suite", "pool", "--json"),
-        *("--samples", "5", "--cycles", "10", "--callers", "2"),
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["host"]["kernel"]
-    assert any(result["unit"] == "times" for result in report["results"])
-
-
-@pytest.mark.slow
-def test_the_bench_measures_a_server_of_its_own() -> None:
-    words = ("bench", "--suite", "server", "--json", "--samples", "5", "--cycles", "20")
-    done = sandpool(*words, timeout=110)
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout)["results"]
-    assert len(results) == 10
-    assert all(result["value"] >= 0 for result in results)

@@ -43,7 +43,8 @@ def test_every_command_says_what_it_does_and_how(command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("bench", ("--json", "--samples", "--cycles", "--callers")),
+        ("bench", ("--json", "--quick", "--suite", "--repeats", "--samples", "--cycles")),
+        ("bench", ("--callers", "--seed", "--soak-minutes", "--out", "--results")),
         ("demo", ("--json", "--cycles", "--callers")),
         ("run", ("-c", "--image", "--preload", "--env", "--timeout", "--memory-mb", "--pids")),
         ("doctor", ("--json",)),
@@ -87,6 +88,8 @@ def test_without_a_command_there_is_help() -> None:
         (("run", "--disk-mb", "0", "-c", "1"), "--disk-mb"),
         (("bench", "--samples", "1"), "--samples"),
         (("bench", "--cycles", "1"), "--cycles"),
+        (("bench", "--repeats", "0"), "--repeats"),
+        (("bench", "--soak-minutes", "0"), "--soak-minutes"),
         (("demo", "--callers", "0"), "--callers"),
         (("demo", "--callers", "257"), "--callers"),
         (("demo", "--cycles", "x"), "--cycles"),
