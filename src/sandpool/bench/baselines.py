@@ -106,7 +106,7 @@ def until_output(command: tuple[str, ...]) -> float:
         _, errors = process.communicate(timeout=_BOUND)
     if seen != b"1":
         lines = errors.decode(errors="replace").strip().splitlines()
-        raise BackendUnavailable(f"{Path(command[0]).name}: {(lines or ['it said nothing'])[-1]}")
+        raise BackendUnavailable(f"{Path(command[0]).name}: {(lines or ['it said nothing'])[0]}")
     return took
 
 

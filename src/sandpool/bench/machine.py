@@ -11,12 +11,14 @@ from pathlib import Path
 from sandpool.backends.native import doctor
 
 _PACKAGES = ("sandpool", "anyio", "pydantic", "uvicorn", "uvloop", "numpy", "pandas")
+_LIMITS = ("memory", "cpus", "pids", "disk")
+"""Those whose mechanism changes what a sandbox costs."""
 
 
 def describe() -> dict[str, str]:
     """Return what somebody who wants to compare figures has to know of this machine."""
     facts = doctor.examine().facts
-    held = sorted({how for name, how in facts.items() if name.startswith("limit: ")})
+    held = [f"{name} {facts[f'limit: {name}']}" for name in _LIMITS if f"limit: {name}" in facts]
     found = {
         "processor": _processor(),
         "processors": str(len(os.sched_getaffinity(0))),

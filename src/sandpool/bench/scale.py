@@ -50,6 +50,8 @@ class Scale(Value):
     """Seconds of a steady load, watched for drift."""
     served_idle: int = 500
     """Warm sandboxes of an idle server."""
+    at_once: int = 40
+    """Calls at one time on containers."""
 
 
 FULL = Scale()
@@ -71,5 +73,6 @@ QUICK = Scale(
     model=0.4,
     soak=2,
     served_idle=20,
+    at_once=8,
 )
 """Whether everything runs, in a minute; its figures mean little."""

@@ -22,4 +22,5 @@ TINY = Scale(
     model=0.1,
     soak=0.3,
     served_idle=3,
+    at_once=3,
 )
