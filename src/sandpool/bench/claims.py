@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from sandpool.bench import arrivals, pools, quantiles
-from sandpool.bench.open_loop import Course, drive
+from sandpool.bench.open_loop import drive
 from sandpool.bench.report import Curve, Figure, Findings
 from sandpool.bench.scale import Scale
 from sandpool.manager.local import LocalSandboxManager
@@ -27,6 +27,7 @@ class _Rate:
     handing: list[list[float]] = field(default_factory=list[list[float]])
     """Of hits, without what they waited for their own event loop."""
     achieved: list[float] = field(default_factory=list[float])
+    lost: int = 0
     is_saturated: bool = False
 
     @property
@@ -39,17 +40,15 @@ class _Rate:
 
 
 async def measure(scale: Scale) -> Findings:
-    """Raise the rate until it is too much, in each repeat anew."""
+    """Measure all rates that are asked for, and higher ones until they are too much."""
     seconds = dict(scale.rates)
     found: dict[float, _Rate] = {}
     for repeat in range(scale.repeats):
         for rate in arrivals.rates_to_try(tuple(seconds), _STEP, scale.highest_rate):
+            if rate not in seconds and any(state.is_saturated for state in found.values()):
+                break
             state = found.setdefault(rate, _Rate())
-            if state.is_saturated:
-                break
             await _measure_rate(rate, seconds.get(rate, _STEP_SECONDS), scale.seed + repeat, state)
-            if state.is_saturated:
-                break
     figures = [figure for rate, state in found.items() for figure in _figures(rate, state)]
     too_much = [rate for rate, state in found.items() if state.is_saturated]
     notes = [
@@ -71,13 +70,9 @@ async def _measure_rate(rate: float, seconds: float, seed: int, state: _Rate) ->
     state.misses.append(calls.misses)
     state.handing.append(calls.handing)
     state.achieved.append(course.rate)
-    state.is_saturated = state.is_saturated or _is_too_much(seconds, course)
-
-
-def _is_too_much(seconds: float, course: Course) -> bool:
-    return arrivals.is_saturated(
-        seconds=seconds, took=course.took, unserved=course.unserved + course.failed
-    )
+    state.lost += course.lost
+    is_too_much = arrivals.is_saturated(seconds=seconds, took=course.took, unserved=course.lost)
+    state.is_saturated = state.is_saturated or is_too_much
 
 
 class _Calls:
@@ -112,6 +107,7 @@ def _figures(rate: float, state: _Rate) -> list[Figure]:
         *quantiles.latencies(f"{name}, misses, from the intended start", state.misses),
         quantiles.steady(f"{name}, misses", state.missed, "%", n=_count(state)),
         quantiles.steady(f"{name}, served", state.achieved, "/s", n=_count(state)),
+        Figure(name=f"{name}, not served", value=state.lost, unit="", n=_count(state) + state.lost),
     ]
 
 

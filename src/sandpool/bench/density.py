@@ -59,12 +59,9 @@ async def measure(scale: Scale) -> Findings:
     if not sizes:
         notes.append("left out: memory, which only root may look at")
     figures += await _measure_ran(min(_RAN, max(scale.parked)))
-    curves = [
-        Curve(plot="memory", label=label, x=tuple(map(float, points)), y=tuple(points.values()))
-        for label, points in (("MiB each", sizes),)
-        if points
-    ]
-    return Findings(figures=tuple(figures), curves=tuple(curves), notes=tuple(notes))
+    curve = Curve(plot="memory", label="all told", x=tuple(sizes), y=tuple(sizes.values()))
+    curves = (curve,) if sizes else ()
+    return Findings(figures=tuple(figures), curves=curves, notes=tuple(notes))
 
 
 class _Parked:

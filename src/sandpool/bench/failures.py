@@ -42,17 +42,20 @@ _TENANTS = {
 async def measure(scale: Scale) -> Findings:
     """Run good tenants beside each kind of bad ones, then kill templates."""
     figures: list[Figure] = []
-    left = 0
+    left = lost = calls = 0
     for name, code in _TENANTS.items():
         times: list[list[float]] = []
         for repeat in range(scale.repeats):
             starts = arrivals.poisson(_RATE, scale.tax, scale.seed + repeat)
-            good, remaining = await _measure_tax(starts, code)
+            good, remaining, unserved = await _measure_tax(starts, code)
             times.append(good)
             left += remaining
+            lost += unserved
+            calls += len(starts)
         figures += quantiles.latencies(f"good tenants' first output, {name}", times)
     recoveries = [await _measure_recovery() for _ in range(scale.repeats)]
     figures += [
+        Figure(name="calls that were not served", value=lost, unit="", n=calls),
         Figure(name="processes left behind", value=left, unit="", n=len(_TENANTS) * scale.repeats),
         quantiles.steady(
             "template killed, until a program has run in a new sandbox",
@@ -76,8 +79,8 @@ def _spec() -> PoolSpec:
     return PoolSpec(name=pools.POOL, warm=_STOCK, max=4 * _STOCK, pids=_PIDS, memory_mb=_MEMORY_MB)
 
 
-async def _measure_tax(starts: list[float], code: str) -> tuple[list[float], int]:
-    """Return the latencies of the good, and how many processes the pool has left behind."""
+async def _measure_tax(starts: list[float], code: str) -> tuple[list[float], int, int]:
+    """Return the latencies of the good, the processes left behind, and the calls not served."""
     times: list[float] = []
     number = 0
     async with pools.managed(_spec()) as manager:
@@ -92,8 +95,8 @@ async def _measure_tax(starts: list[float], code: str) -> tuple[list[float], int
             stages = await pools.run_once(manager, intended=intended)
             times.append(stages.first_byte - stages.intended)
 
-        await drive(starts, call)
-    return times, len(procfs.in_sandboxes())
+        course = await drive(starts, call)
+    return times, len(procfs.in_sandboxes()), course.lost
 
 
 async def _measure_recovery() -> tuple[float, float]:

@@ -28,6 +28,7 @@ class _Found:
     alone: list[list[float]] = field(default_factory=list[list[float]])
     flooded: list[list[float]] = field(default_factory=list[list[float]])
     apart: list[list[float]] = field(default_factory=list[list[float]])
+    lost: int = 0
     shares: list[float] = field(default_factory=list[float])
     served: list[float] = field(default_factory=list[float])
 
@@ -46,6 +47,7 @@ async def measure(scale: Scale) -> Findings:
         *quantiles.latencies(f"{name}, alone", found.alone),
         *quantiles.latencies(f"{name}, A floods the same pool", found.flooded),
         *quantiles.latencies(f"{name}, A floods another pool", found.apart),
+        Figure(name="calls of B that were not served", value=found.lost, unit="", n=_count(found)),
         quantiles.steady(f"A, {_FLOODERS * _CALLERS} callers", found.served, "/s", n=count),
         quantiles.steady(f"Jain's index of {_FLOODERS} that flood", found.shares, "", n=count),
     ]
@@ -54,6 +56,10 @@ async def measure(scale: Scale) -> Findings:
         "waits for in a flood is the queue before it. A server has a limit of rate for each key."
     )
     return Findings(figures=tuple(figures), notes=(note,))
+
+
+def _count(found: _Found) -> int:
+    return found.lost + sum(map(len, (*found.alone, *found.flooded, *found.apart)))
 
 
 async def _measure(
@@ -78,7 +84,7 @@ async def _measure(
             if is_flooded:
                 for number in range(_FLOODERS * _CALLERS):
                     group.start_soon(flood, number % _FLOODERS)
-            await drive(starts, call)
+            found.lost += (await drive(starts, call)).lost
             group.cancel_scope.cancel()
         took = time.perf_counter() - begun
     if is_flooded:

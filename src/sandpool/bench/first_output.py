@@ -83,11 +83,15 @@ def ratio(
 
 async def _measure_arrivals(scale: Scale) -> Findings:
     found: dict[float, list[list[pools.Stages]]] = {rate: [] for rate, _ in scale.output_rates}
+    lost = calls = 0
     for repeat in range(scale.repeats):
         for rate, seconds in scale.output_rates:
             starts = arrivals.poisson(rate, seconds, scale.seed + repeat)
             found[rate].append(await _run_at(starts))
+            lost += len(starts) - len(found[rate][-1])
+            calls += len(starts)
     figures = [figure for rate, runs in found.items() for figure in _stages(rate, runs)]
+    figures.append(Figure(name="arrivals that were not served", value=lost, unit="", n=calls))
     curves: list[Curve] = []
     for rate, runs in found.items():
         totals = [_total(each) for repeat in runs for each in repeat]

@@ -11,6 +11,7 @@ from sandpool.bench import arrivals, pools, quantiles, refill, theory
 from sandpool.bench.open_loop import drive
 from sandpool.bench.report import Figure, Findings
 from sandpool.bench.scale import Scale
+from sandpool.errors import SandpoolError
 from sandpool.manager.local import LocalSandboxManager
 
 _RATE = 100.0
@@ -88,7 +89,9 @@ async def _count_misses(scale: Scale, stock: int, seed: int) -> tuple[int, int]:
         async def call(intended: float) -> None:
             (await manager.borrow(pools.POOL)).end()
 
-        await drive(arrivals.poisson(_RATE, scale.model, seed), call)
+        course = await drive(arrivals.poisson(_RATE, scale.model, seed), call)
+        if course.lost:
+            raise SandpoolError(f"{course.lost} of {course.lost + course.served} were not served")
         after = await manager.get_pool(pools.POOL)
     misses = after.misses - before.misses
     return misses + after.hits - before.hits, misses

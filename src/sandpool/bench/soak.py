@@ -49,7 +49,7 @@ async def measure(scale: Scale) -> Findings:
         for figure in _drift(name, looks[name], unit, len(looks[name]))
     ]
     figures += _drift("first output, p99", _tails(latencies, scale.soak), "ms", len(latencies))
-    lost = info.create_failures + sum(each.failed + each.unserved for each in courses)
+    lost = info.create_failures + sum(each.lost for each in courses)
     figures.append(
         Figure(name="calls and creations that failed", value=lost, unit="", n=info.created)
     )

@@ -32,9 +32,11 @@ SAID = {
     "docker": ["sandpool on Docker: execute_tool_in_pool"],
 }
 NONE = {
-    "B1": [],
+    "B1": ["claim at 100/s, not served"],
+    "B2": ["arrivals that were not served"],
     "B8": ["leaks into fresh ones"],
-    "B10": ["processes left behind"],
+    "B9": ["calls of B that were not served"],
+    "B10": ["calls that were not served", "processes left behind"],
     "B12": ["calls and creations that failed"],
     "services": ["claims with too little time left"],
 }
