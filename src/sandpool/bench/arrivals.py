@@ -1,4 +1,4 @@
-"""When callers come: Poisson arrivals from a seed, and whether a system has kept up with them.
+"""Whose arrivals a run has, at which rates, and whether a system has kept up with them.
 
 A closed loop asks again only once it has been answered, so a slow answer hides the requests that
 would have come meanwhile.  Here the starts are fixed before the run, and a latency counts from the
@@ -7,7 +7,9 @@ start that was intended, as wrk2 counts it: whatever delays a call is part of wh
 
 from __future__ import annotations
 
-import random
+from itertools import takewhile
+
+from sandpool.testing import traces
 
 _SLACK = 1.1
 """How much longer than its arrivals a run may take; random arrivals come in clusters."""
@@ -21,12 +23,7 @@ def poisson(rate: float, seconds: float, seed: int) -> list[float]:
     The same seed gives the same starts.  Never empty: the first call comes at the end if none came
     before it.
     """
-    source = random.Random(seed)  # noqa: S311 (it is to be the same again, not to be secret)
-    starts: list[float] = []
-    at = source.expovariate(rate)
-    while at < seconds:
-        starts.append(at)
-        at += source.expovariate(rate)
+    starts = list(takewhile(lambda at: at < seconds, traces.poisson(rate, seed)))
     return starts or [seconds]
 
 

@@ -6,11 +6,12 @@ import time
 
 import anyio
 
-from sandpool.bench import pools, quantiles, refill, theory
+from sandpool.bench import pools, quantiles, refill
 from sandpool.bench.report import Curve, Figure, Findings
 from sandpool.bench.scale import Scale
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.manager.sandbox_pool import Tenancy
+from sandpool.testing import theory
 
 _AIM = (100, 32)
 """The burst and the stock that the targets speak of."""
@@ -30,7 +31,7 @@ async def measure(scale: Scale) -> Findings:
             waits, builds = await _measure_burst(burst, stock)
             firsts.append(1e3 * quantiles.median(waits[:stock]))
             lasts.append(1e3 * waits[-1])
-            apart.append(100 * theory.burst_deviation(waits, stock, builds))
+            apart.append(100 * quantiles.distance(waits, _expected(burst, stock, builds)))
         name = f"burst of {burst} on {stock}"
         is_aim = (burst, stock) == _AIM
         figures += [
@@ -74,9 +75,13 @@ async def _take(
     waits.append(time.perf_counter() - begun)
 
 
+def _expected(burst: int, stock: int, builds: float) -> list[float]:
+    return [theory.burst_wait(place, stock, builds) for place in range(1, burst + 1)]
+
+
 def _curves(name: str, waits: list[float], stock: int, builds: float) -> list[Curve]:
     places = range(1, len(waits) + 1)
-    expected = tuple(1e3 * theory.burst_wait(place, stock, builds) for place in places)
+    expected = tuple(1e3 * wait for wait in _expected(len(waits), stock, builds))
     x = tuple(map(float, places))
     return [
         Curve(plot="burst", label=name, x=x, y=tuple(1e3 * wait for wait in waits)),

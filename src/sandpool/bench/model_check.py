@@ -7,12 +7,13 @@ import time
 
 import anyio
 
-from sandpool.bench import arrivals, pools, quantiles, refill, theory
+from sandpool.bench import arrivals, pools, quantiles, refill
 from sandpool.bench.open_loop import drive
 from sandpool.bench.report import Figure, Findings
 from sandpool.bench.scale import Scale
 from sandpool.errors import SandpoolError
 from sandpool.manager.local import LocalSandboxManager
+from sandpool.testing import theory
 
 _RATE = 100.0
 _STOCKS = (1, 2, 3, 4)
@@ -38,8 +39,8 @@ async def measure(scale: Scale) -> Findings:
             count += calls
         name = f"misses at {_RATE:g}/s with {stock} in stock"
         figures.append(quantiles.steady(f"{name}, measured", shares, "%", n=count))
-        enough = theory.miss_with_enough_builders(_RATE, lead, stock)
-        few = theory.miss_with_few_builders(_RATE, builds, stock)
+        enough = theory.refill_misses(_RATE * lead, stock)
+        few = theory.queue_misses(_RATE / builds, stock)
         figures += [
             Figure(name=f"{name}, predicted by {model}", value=100 * share, unit="%", n=known)
             for model, share, known in (

@@ -103,6 +103,16 @@ def distribution(samples: Sequence[float]) -> tuple[tuple[float, ...], tuple[flo
     return (*values, ordered[-1] * 1e3), (*shares, 1.0)
 
 
+def distance(measured: Sequence[float], expected: Sequence[float]) -> float:
+    """Return how far a curve lies from another: the area between them over that below the other.
+
+    Only the places count where the other is above zero.
+    """
+    total = sum(expected)
+    pairs = zip(measured, expected, strict=True)
+    return sum(abs(one - other) for one, other in pairs if other > 0) / total if total else 0.0
+
+
 def jain(shares: Sequence[float]) -> float:
     """Return Jain's index of what each of several got: 1 is even, 1/n is all to one."""
     squares = sum(share * share for share in shares)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpool.bench.quantiles import distribution, jain, latencies, median, quantile, steady
+from sandpool.bench.quantiles import (
+    distance,
+    distribution,
+    jain,
+    latencies,
+    median,
+    quantile,
+    steady,
+)
 
 seconds = st.floats(0, 100, allow_subnormal=False)
 samples = st.lists(seconds, min_size=1, max_size=200)
@@ -82,3 +90,16 @@ def test_even_shares_are_fair_and_one_taker_is_not(count: int, share: float) -> 
     assert jain([share] * count) == pytest.approx(1)
     assert jain([share] + [0.0] * (count - 1)) == pytest.approx(1 / count)
     assert jain([0.0] * count) == 1
+
+
+@given(st.lists(st.floats(0.001, 1e3), min_size=1, max_size=50), st.floats(-0.9, 3))
+def test_a_curve_that_is_off_by_one_share_is_that_far_away(
+    expected: list[float], off: float
+) -> None:
+    measured = [(1 + off) * value for value in expected]
+    assert distance(measured, expected) == pytest.approx(abs(off), abs=1e-9)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=50))
+def test_where_nothing_is_expected_nothing_is_far(measured: list[float]) -> None:
+    assert distance(measured, [0.0] * len(measured)) == 0
