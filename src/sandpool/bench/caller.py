@@ -110,8 +110,17 @@ def serving(state: str | None = None) -> Generator[tuple[str, subprocess.Popen[s
                 raise BackendUnavailable("the server to be measured did not start")
             yield line.rpartition(" ")[2].strip(), process
         finally:
-            process.terminate()
-            process.communicate(timeout=_PATIENCE)
+            end(process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a server by asking, and by force if it does not end in time."""
+    process.terminate()
+    try:
+        process.communicate(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def call_at_once(

@@ -34,11 +34,6 @@ class Course:
         """Calls that were not served, for either reason; a figure says so, or they were hidden."""
         return self.failed + self.unserved
 
-    @property
-    def rate(self) -> float:
-        """Calls served in a second."""
-        return self.served / self.took if self.took else 0.0
-
 
 async def drive(
     starts: Sequence[float],

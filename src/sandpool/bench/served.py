@@ -11,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import anyio.to_thread
 
 from sandpool.bench import baselines, procfs, quantiles
-from sandpool.bench.caller import Caller, call_at_once, connected, serving
+from sandpool.bench.caller import Caller, call_at_once, connected, end, serving
 from sandpool.bench.report import Figure, Findings
 from sandpool.bench.scale import Scale
 from sandpool.errors import BackendUnavailable, SandpoolError
@@ -191,12 +192,7 @@ def _rival() -> Generator[Caller]:
                 _timed_tool(caller)
             yield caller
     finally:
-        process.terminate()
-        try:
-            process.wait(_START)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _wait_for(caller: Caller, process: subprocess.Popen[bytes]) -> None:
@@ -214,8 +210,15 @@ def _wait_for(caller: Caller, process: subprocess.Popen[bytes]) -> None:
 
 
 def _timed_tool(caller: Caller) -> float:
+    """Return the seconds of one call; `BackendUnavailable` if it is not answered as it should be.
+
+    Without an engine their server makes an empty pool, and says so only now.
+    """
     path = "/pool/execute?tool_name=python_executor&timeout=300"
-    took, result = caller.timed("POST", path, {"code": "print(1)"})
+    try:
+        took, result = caller.timed("POST", path, {"code": "print(1)"})
+    except (SandpoolError, HTTPException) as error:
+        raise BackendUnavailable(str(error)) from error
     if str(result["output"]).strip() != "1":
-        raise SandpoolError(f"ms-enclave's sandbox answered {result!r}")
+        raise BackendUnavailable(f"its sandbox answered {result!r}")
     return took
