@@ -23,6 +23,8 @@ from sandpool.errors import BackendUnavailable, SandpoolError
 
 _NEEDED = ("fastapi", "uvicorn")
 _TIMEOUT = 60.0
+_IDLE = 2.0
+"""Seconds after which a connection that was not used is not trusted to be open."""
 _PATIENCE = 60.0
 """Seconds that a server has to end."""
 
@@ -36,6 +38,7 @@ class Caller:
         self._connection = http.client.HTTPConnection(
             parts.hostname or "", parts.port, timeout=_TIMEOUT
         )
+        self._used = time.monotonic()
 
     def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
         """Return an answer's JSON, or its bytes; `SandpoolError` for any but a success."""
@@ -43,9 +46,12 @@ class Caller:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         if data is not None:
             named["Content-Type"] = "application/json"
+        if time.monotonic() - self._used > _IDLE:
+            self._connection.close()  # the server may be about to; the request opens it anew
         self._connection.request(method, path, data, named)
         answer = self._connection.getresponse()
         content = answer.read()
+        self._used = time.monotonic()
         if answer.status >= 300:
             raise SandpoolError(f"{method} {path}: {answer.status} {content[:300]!r}")
         return json.loads(content) if content[:1] in (b"{", b"[", b'"') else content

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from sandpool.models import Value
 
@@ -14,15 +14,19 @@ Plot = Literal["distribution", "rate", "burst", "memory"]
 callers; memory against the number of sandboxes."""
 
 
+Number = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}"), when_used="json")]
+"""A float that is kept with as many digits as a measurement has."""
+
+
 class Figure(Value):
     """One number, with what it rests on."""
 
     name: str
-    value: float
+    value: Number
     unit: str
     n: int
     """Samples behind it."""
-    repeats: tuple[float, ...] = ()
+    repeats: tuple[Number, ...] = ()
     """The same of each repeat by itself; empty where it was measured once."""
     goal: str | None = None
     """The key of the target that it is held to (`targets`)."""
@@ -38,8 +42,8 @@ class Curve(Value):
 
     plot: Plot
     label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
+    x: tuple[Number, ...]
+    y: tuple[Number, ...]
     is_theory: bool = False
 
 
@@ -63,7 +67,7 @@ class Outcome(Value):
     status: Status
     reason: str = ""
     """Why it failed or was left out."""
-    seconds: float = 0.0
+    seconds: Number = 0.0
     findings: Findings = Findings()
 
 
@@ -73,7 +77,7 @@ class Report(Value):
     version: Literal[1] = 1
     began: str
     """A UTC time stamp."""
-    seconds: float
+    seconds: Number
     machine: dict[str, str]
     settings: dict[str, str]
     outcomes: tuple[Outcome, ...] = Field(default=())
