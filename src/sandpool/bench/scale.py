@@ -44,7 +44,7 @@ class Scale(Value):
     """Seconds of a flood by one tenant, in each repeat."""
     tax: float = 4
     """Seconds of good tenants beside each kind of bad ones, in each repeat."""
-    model: float = 3
+    model: float = 2
     """Seconds for each stock whose misses are predicted."""
     soak: float = 60
     """Seconds of a steady load, watched for drift."""

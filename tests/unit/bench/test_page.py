@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,14 @@ def test_what_was_not_reached_is_listed_and_nothing_else(found: Report) -> None:
     judged = judge(found)
     assert len(listed) == sum(each.verdict != "reached" for each in judged)
     assert [each.target.key for each in judged] == list(TARGETS)
+
+
+def test_the_page_in_the_documentation_is_that_of_the_results_beside_it() -> None:
+    place = Path(__file__).parents[3] / "docs" / "benchmarks"
+    found = Report.model_validate_json((place / "results.json").read_bytes())
+    pictures = {path.name: path.stat().st_size for path in place.glob("*.png")}
+    assert (place / "index.md").read_text() == render(found, pictures)
+    assert max(pictures.values()) <= 60_000
 
 
 def test_a_miss_says_by_how_much() -> None:
