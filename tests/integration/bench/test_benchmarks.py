@@ -45,9 +45,10 @@ NONE = {
 
 def params() -> list[object]:
     return [
-        pytest.param(
-            each, id=each.key, marks=[pytest.mark.docker] if each.suite == "docker" else []
-        )
+        # Three programs with containers of their own, twice, on a machine that may be busy.
+        pytest.param(each, id=each.key, marks=[pytest.mark.docker, pytest.mark.timeout(400)])
+        if each.suite == "docker"
+        else pytest.param(each, id=each.key)
         for each in BENCHMARKS
     ]
 
