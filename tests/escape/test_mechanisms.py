@@ -60,8 +60,8 @@ KEPT_DESCRIPTORS = (
 NO_RLIMITS = Edit(
     "guest/child.py", "        resource.setrlimit(limit, (most, most))\n", "        pass\n"
 )
-NO_DISK_LIMIT = Edit(TEMPLATE + "jail.py", "size={request['disk_bytes']}", "size=0")
-NO_INODE_LIMIT = Edit(TEMPLATE + "jail.py", "nr_inodes={request['inodes']}", "nr_inodes=0")
+NO_DISK_LIMIT = Edit(TEMPLATE + "kind.py", "size={given['disk_bytes']}", "size=0")
+NO_INODE_LIMIT = Edit(TEMPLATE + "kind.py", "nr_inodes={given['inodes']}", "nr_inodes=0")
 
 WRITES_TO_PROC = "open('/proc/self/oom_score_adj', 'w').write('500'); reached = True"
 OPENS_MANY = "files = [open('/dev/null') for _ in range(3000)]; reached = True"
