@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from sandpool import (
@@ -18,6 +19,8 @@ from sandpool import (
     SandboxManagerConfig,
     SandboxType,
 )
+from sandpool.backends.base import Box, BoxSpec
+from sandpool.backends.docker import DockerBackend
 from sandpool.errors import ImageNotFound, InvalidSpec, PoolDegraded, SandboxDied
 from sandpool.models import ContainerPolicy
 
@@ -56,6 +59,25 @@ async def test_a_pool_of_containers_has_a_name_and_leases(manager: LocalSandboxM
     async with manager.lease("boxes") as sandbox:
         result = await sandbox.run_code("import os; print(os.path.exists('/.dockerenv'))")
         assert result.stdout == "True\n"
+
+
+async def test_the_sandboxes_of_a_pool_are_made_side_by_side(
+    manager: LocalSandboxManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = DockerBackend.create
+    both = anyio.Event()
+    begun: list[str] = []
+
+    async def meet(self: DockerBackend, spec: BoxSpec, *, box_id: str, **more: Any) -> Box:
+        begun.append(box_id)
+        if len(begun) == 2:
+            both.set()
+        await both.wait()  # for ever, if one was made after the other
+        return await create(self, spec, box_id=box_id, **more)
+
+    monkeypatch.setattr(DockerBackend, "create", meet)
+    with anyio.fail_after(60):
+        assert len(await manager.initialize_pool(2, DOCKER, TOOLS)) == 2
 
 
 async def test_the_interface_s_limits_are_the_container_s(manager: LocalSandboxManager) -> None:

@@ -23,6 +23,7 @@ from sandpool.images.manifest import INDEX_TYPES, MANIFEST_TYPES, Platform, dige
 from sandpool.images.registry import Registry
 from sandpool.images.store import StoredImage
 from tests import registries
+from tests.terminals import Terminal
 
 from .archives import FILE, layout, tar
 
@@ -99,6 +100,22 @@ def test_an_image_is_pulled_by_tag_and_by_digest(
         pull(store, f"{registry}/team/app:2")
     with pytest.raises(ImageNotFound):
         pull(store, f"{registry}/team/other")
+
+
+def test_a_terminal_shows_what_is_fetched_and_unpacked(
+    registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDPOOL_IMAGE_STORE", str(tmp_path / "images"))
+    push(f"http://{registry}", "shown", layout(tmp_path / "oci", [BASE, ABOVE]), "1")
+    words = ("image", "pull", f"{registry}/shown:1", "--name", "shown", "--platform", "linux/amd64")
+    terminal = Terminal("", *words)
+    try:
+        terminal.until("fetch ")
+        terminal.until("unpack ")
+        terminal.until("shown:latest sha256:")
+        assert terminal.program.wait(60) == 0
+    finally:
+        terminal.close()
 
 
 def test_a_layer_that_is_there_is_not_fetched_again(
