@@ -71,7 +71,8 @@ def _member(header: Header, found: Mapping[str, Member]) -> Member:
     name = _safe_name(header.name)
     if header.is_dir:
         return Member(name, is_dir=True, mode=0o755)
-    if not name:
+    if not name or header.name.endswith("/."):
+        # `a/.` is the directory `a`: who took it for a file would find what no other reader does.
         raise InvalidSpec(f"archive member {header.name!r} has no name")
     if header.kind == HARD_LINK:
         # A second name for a member that came before it: a copy of the same bytes.

@@ -63,6 +63,7 @@ def test_a_hard_link_is_a_copy_of_what_came_before() -> None:
         ("/etc/passwd", None),
         ("../up", None),
         ("a/../../up", None),
+        ("a/.", None),
         ("link", kind(tarfile.SYMTYPE, "/etc")),
         ("link", kind(tarfile.LNKTYPE, "/etc/passwd")),
         ("link", kind(tarfile.LNKTYPE, "not-there")),
