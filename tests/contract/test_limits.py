@@ -14,29 +14,9 @@ from sandpool.backends.native.cgroups import find
 from sandpool.errors import FileFailed, InvalidSpec, SandpoolError, Unsupported
 from sandpool.models import LimitChange, PoolSpec, Recycle
 from sandpool.service import Sandbox, SandboxService
+from tests.greedy import LITTER, OPEN
 
 pytestmark = pytest.mark.anyio
-
-
-OPEN = """
-import os
-last = -1
-try:
-    while last < 2000: last = os.open('/dev/null', 0)
-except OSError as error:
-    assert error.errno == 24, error
-print(last + 1)
-"""
-LITTER = """
-made = 0
-try:
-    while made < 1000:
-        open(f'/tmp/{made}', 'w').close()
-        made += 1
-except OSError as error:
-    assert error.errno == 28, error
-print(made)
-"""
 
 
 async def _can_fill(sandbox: Sandbox) -> bool:

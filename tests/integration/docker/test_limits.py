@@ -9,6 +9,7 @@ import pytest
 from sandpool.backends.base import Box, BoxSpec, Limits, RunOptions
 from sandpool.backends.docker import DockerBackend
 from sandpool.errors import InvalidSpec, SandboxDied, Unsupported
+from tests.greedy import FORK, HOARD
 
 from .conftest import SPEC, docker
 
@@ -16,20 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
 BEGUN = Limits(memory_mb=256, pids=32, disk_mb=16, inodes=600, open_files=64)
 PROBE = RunOptions(timeout=30)
-HOARD = "x = bytearray({} << 20); print(len(x) >> 20)"
 HARD = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[1])"
-FORK = """
-import os
-made = 0
-try:
-    while made < 100:
-        if os.fork() == 0:
-            import time; time.sleep(60)
-        made += 1
-except OSError:
-    pass
-print(made)
-"""
 
 
 @pytest.fixture

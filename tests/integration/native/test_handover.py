@@ -12,51 +12,11 @@ import pytest
 from sandpool.backends.base import Backend, Box, BoxSpec, Limits, RunOptions
 from sandpool.backends.native.cgroups import find
 from sandpool.errors import InvalidSpec, SandboxDied, Unsupported
+from tests.greedy import FILL, FORK, HOARD, LITTER, OPEN
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
 BEGUN = Limits(memory_mb=256, pids=32, disk_mb=16, inodes=600, open_files=64)
-HOARD = "x = bytearray({} << 20); print(len(x) >> 20)"
-FORK = """
-import os
-made = 0
-try:
-    while made < 100:
-        if os.fork() == 0:
-            import time; time.sleep(60)
-        made += 1
-except OSError:
-    pass
-print(made)
-"""
-FILL = """
-written = 0
-try:
-    with open('/tmp/fill', 'wb', buffering=0) as file:
-        while written < 64 << 20: written += file.write(bytes(1 << 20))
-except OSError:
-    pass
-print(written >> 20)
-"""
-LITTER = """
-made = 0
-try:
-    while made < 2000:
-        open(f'/tmp/{made}', 'w').close()
-        made += 1
-except OSError as error:
-    assert error.errno == 28, error
-print(made)
-"""
-OPEN = """
-import os
-last = -1
-try:
-    while last < 2000: last = os.open('/dev/null', 0)
-except OSError as error:
-    assert error.errno == 24, error
-print(last + 1)
-"""
 RAISE = """
 import os, resource
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
