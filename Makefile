@@ -26,6 +26,9 @@ HOST_ONLY := not slow and not benchmark and not docker and not network and not r
 # One worker for each processor.  A file's tests stay together: they share what they are slow to make.
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile
 
+# Compiled at the installation, where there is a C compiler.
+COMPILED := src/sandpool/backends/native/template/branch.c
+
 CHECKS := format lint mypy pyright contracts spelling fragments
 
 .PHONY: help setup thirdparty demo test test-unit test-slow test-thirdparty test-docker test-all check bench docs lock clean $(CHECKS:%=check-%)
@@ -115,7 +118,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The package is installed without build isolation: its build back end is in the lock like the rest.
-$(RUNTIME): requirements/runtime.txt pyproject.toml | $(BIN)/python
+$(RUNTIME): requirements/runtime.txt pyproject.toml hatch_build.py $(COMPILED) | $(BIN)/python
 	$(PIP) install --require-hashes -r requirements/runtime.txt
 	$(PIP) install --no-build-isolation --no-deps --editable .
 	@touch $@

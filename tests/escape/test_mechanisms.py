@@ -34,31 +34,44 @@ class Edit:
     instead: str
 
 
-NO_SECCOMP = Edit(
-    TEMPLATE + "kernel.py",
-    '        _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0), "seccomp")\n',
-    "        return\n",
+NO_SECCOMP = (
+    Edit(
+        TEMPLATE + "kernel.py",
+        "_check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self.address, 0, 0)",
+        "_check(_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)",
+    ),
+    Edit(
+        TEMPLATE + "jail.py",
+        "        _prctl(kernel.PR_SET_SECCOMP, kernel.SECCOMP_MODE_FILTER, provisions.filter",
+        "        _prctl(kernel.PR_SET_PDEATHSIG, 9 or provisions.filter",
+    ),
 )
 NO_NAMESPACE_LIMIT = Edit(
-    TEMPLATE + "jail.py", '    _write_at(proc_fd, "sys/user/max_user_namespaces", "0")\n', ""
+    TEMPLATE + "jail.py", '        *_write_in_proc("sys/user/max_user_namespaces", "0"),\n', ""
 )
 HOSTS_NETWORK = Edit(TEMPLATE + "networks.py", "        kernel.unshare(kernel.CLONE_NEWNET)\n", "")
 NO_LANDLOCK = Edit(
-    TEMPLATE + "jail.py", "        kernel.restrict_with_landlock(scopes)\n", "        pass\n"
+    TEMPLATE + "jail.py", '[Call("landlock_restrict_self", (rules, 0)), Call', "[Call"
 )
-HOSTS_IPC = Edit(
-    TEMPLATE + "jail.py", "kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC", "kernel.CLONE_NEWNS"
-)
+HOSTS_IPC = Edit(TEMPLATE + "jail.py", "                | kernel.CLONE_NEWIPC\n", "")
 WRITABLE_PROC = Edit(
-    TEMPLATE + "jail.py", '    kernel.set_mount_flags("/proc", kernel.MOUNT_ATTR_RDONLY)\n', ""
+    TEMPLATE + "jail.py",
+    "kernel.MountAttr(kernel.MOUNT_ATTR_RDONLY, 0, 0, 0)",
+    "kernel.MountAttr()",
 )
 OPEN_PROC = Edit(TEMPLATE + "jail.py", "= _find_masks()", "= []")
 KEPT_DESCRIPTORS = (
-    Edit(TEMPLATE + "jail.py", "    kernel.close_all_but(kept)\n", ""),
+    Edit(TEMPLATE + "jail.py", "        *_close_all_but_kept(),\n", ""),
+    Edit(TEMPLATE + "jail.py", '        Call("close_range", (orders + 1, _LAST_FD, 0)),\n', ""),
     Edit("guest/child.py", "    rights.close_from(first)\n", ""),
 )
-NO_RLIMITS = Edit(
-    "guest/child.py", "        resource.setrlimit(limit, (most, most))\n", "        pass\n"
+NO_RLIMITS = (
+    Edit("guest/child.py", "        resource.setrlimit(limit, (most, most))\n", "        pass\n"),
+    Edit(
+        TEMPLATE + "jail.py",
+        "{resource.RLIMIT_RTTIME: tag, **rlimits}",
+        "{resource.RLIMIT_RTTIME: tag}",
+    ),
 )
 NO_DISK_LIMIT = Edit(TEMPLATE + "kind.py", "size={given['disk_bytes']}", "size=0")
 NO_INODE_LIMIT = Edit(TEMPLATE + "kind.py", "nr_inodes={given['inodes']}", "nr_inodes=0")
@@ -127,10 +140,10 @@ def verdict(
 @pytest.mark.parametrize(
     ("edits", "program"),
     [
-        pytest.param((NO_SECCOMP,), program_of("uses the key rings"), id="seccomp"),
-        pytest.param((NO_SECCOMP,), program_of("sets up an io_uring"), id="seccomp, io_uring"),
+        pytest.param(NO_SECCOMP, program_of("uses the key rings"), id="seccomp"),
+        pytest.param(NO_SECCOMP, program_of("sets up an io_uring"), id="seccomp, io_uring"),
         pytest.param(
-            (NO_SECCOMP, NO_NAMESPACE_LIMIT),
+            (*NO_SECCOMP, NO_NAMESPACE_LIMIT),
             program_of("makes a user namespace"),
             id="seccomp and the limit of user namespaces",
         ),
@@ -152,8 +165,8 @@ def verdict(
             program_of("finds a descriptor that was left open"),
             id="no inherited descriptors",
         ),
-        pytest.param((NO_RLIMITS,), OPENS_MANY, id="open files"),
-        pytest.param((NO_DISK_LIMIT, NO_RLIMITS), FILLS_THE_DISK, id="disk"),
+        pytest.param(NO_RLIMITS, OPENS_MANY, id="open files"),
+        pytest.param((NO_DISK_LIMIT, *NO_RLIMITS), FILLS_THE_DISK, id="disk"),
         pytest.param((NO_INODE_LIMIT,), FILLS_THE_INODES, id="inodes"),
     ],
 )
@@ -178,4 +191,4 @@ def test_the_limit_of_user_namespaces_holds_without_seccomp(
     tmp_path: Path, surroundings: Surroundings
 ) -> None:
     program = program_of("makes a user namespace")
-    assert verdict(tmp_path, (NO_SECCOMP,), program, surroundings) == "stopped"
+    assert verdict(tmp_path, NO_SECCOMP, program, surroundings) == "stopped"

@@ -62,7 +62,7 @@ class Berth:
 def become(settings: Settings, berth: Berth) -> None:
     """Make this child a process of the tenant: own session, its descriptors, limits and ids."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT):
+    for number in (signals.SIGCHLD, signals.SIGINT):
         signals.handle(number, signals.DEFAULT)
     os.setsid()
     os.fchdir(berth.cwd)

@@ -41,6 +41,20 @@ class ConnectionOver(Exception):
 class Connection:
     """Frames to and from the host."""
 
+    __slots__ = (
+        "_decoder",
+        "_is_reading",
+        "_is_writing",
+        "_loop",
+        "_patient",
+        "_read_fd",
+        "_receive",
+        "_unsent",
+        "_unsent_size",
+        "_waiting",
+        "_write_fd",
+    )
+
     def __init__(
         self,
         loop: Loop,

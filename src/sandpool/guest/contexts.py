@@ -27,6 +27,8 @@ MAX_CONTEXTS = 64
 class Contexts:
     """Those that live, or are being killed."""
 
+    __slots__ = ("_by_name", "_count", "_guest")
+
     def __init__(self, guest: Guest) -> None:
         """Begin with none."""
         self._guest = guest

@@ -20,6 +20,8 @@ _FOREVER = 10.0 * 365 * 24 * 3600
 class Fields:
     """What a REQUEST brought."""
 
+    __slots__ = ("_values",)
+
     def __init__(self, values: dict[str, Any]) -> None:
         """Take over `values`."""
         self._values = values

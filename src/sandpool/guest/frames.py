@@ -119,6 +119,8 @@ class Decoder:
     Never holds more than one frame's bytes beyond what it was last fed.
     """
 
+    __slots__ = ("_allowed", "_buffer")
+
     def __init__(self, allowed: Collection[int]) -> None:
         """Make a decoder for the kinds in `allowed`: FROM_HOST or FROM_GUEST."""
         self._allowed = allowed

@@ -26,7 +26,7 @@ from .request import Request
 from .run import Plumbing
 from .settings import Binding, Settings
 from .source import Sources
-from .spare import Spare
+from .spare import EarlySpare, Spare
 
 if TYPE_CHECKING:
     from .contexts import Contexts
@@ -46,6 +46,24 @@ Handler = Callable[["Guest", Request, Fields], None]
 class Guest:
     """Process 1 of a sandbox."""
 
+    __slots__ = (
+        "_lingering",
+        "binding",
+        "connection",
+        "contexts",
+        "handlers",
+        "interpreter",
+        "kin",
+        "loop",
+        "null",
+        "pristine",
+        "reaper",
+        "requests",
+        "settings",
+        "sources",
+        "spare",
+    )
+
     def __init__(
         self,
         read_fd: int,
@@ -54,11 +72,13 @@ class Guest:
         handlers: dict[str, Handler],
         interpreter: Interpreter | None,
         *,
+        spare: EarlySpare | None = None,
         with_spare: bool = False,
     ) -> None:
         """Begin to listen; `interpreter` is None where the image has no Python.
 
-        A spare is forked first of all: what we touch before that, we pay for twice.
+        A spare that there is not yet is forked first of all, if it is wanted: what we touch before
+        that, we pay for twice.
         """
         self.settings = settings
         self.binding = Binding(settings)
@@ -66,7 +86,9 @@ class Guest:
         self.kin = Kin(ceiling())
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.spare = Spare(self)
-        if with_spare:
+        if spare is not None:
+            self.spare.adopt(spare)
+        elif with_spare:
             self.spare.fork()
         self.handlers = handlers
         self.contexts: Contexts

@@ -8,7 +8,7 @@ by lowering is the tag of a later run, which it would have to know, or no run's 
 processes with such tags are killed along with any run.
 
     K1  A tag is in exactly one of `_live` (its request is open, or its context exists), `_parked`
-        (a         spare process, which has run nothing of the tenant's) and `_ended`.
+        (a spare process, which has run nothing of the tenant's) and `_ended`.
     K2  Every tag is lower than all tags before it.
 
 This module is pure but for the random steps.
@@ -40,8 +40,18 @@ def mark(tag: int) -> None:
         pass
 
 
+def early_tag() -> int:
+    """Return the tag of a spare that was forked before its guest had begun.
+
+    It need not be random: it is higher than all that follow, and no tag can be raised.
+    """
+    return ceiling() - 1
+
+
 class Kin:
     """The tags that have been given out."""
+
+    __slots__ = ("_ended", "_live", "_next", "_parked")
 
     def __init__(self, top: int) -> None:
         """Give out tags below `top`."""
@@ -58,7 +68,8 @@ class Kin:
         return self._next
 
     def park(self, tag: int) -> None:
-        """Note that what carries `tag` is a spare."""
+        """Note that what carries `tag` is a spare; it may be one that was given out elsewhere."""
+        self._next = min(self._next, tag)  # Invariant K2
         self._live.discard(tag)
         self._parked.add(tag)
 

@@ -48,6 +48,8 @@ class Timer:
 class Loop:
     """Runs callbacks until one of them raises."""
 
+    __slots__ = ("_epoll", "_ready", "_timer_count", "_timers", "_watchers")
+
     def __init__(self) -> None:
         """Open the epoll descriptor; children close it unseen."""
         self._epoll = select.epoll()

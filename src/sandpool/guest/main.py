@@ -6,19 +6,21 @@ import fcntl
 import gc
 import os
 import select
-import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from . import frames as frames
 from . import rights, script, signals
+from .child import KEPT as KEPT
 from .child import Departure
 from .connection import ConnectionOver
 from .contexts import Contexts
 from .guest import Guest
 from .interpreter import Interpreter
+from .kin import early_tag as early_tag
 from .operations import HANDLERS
 from .pristine import Pristine
 from .settings import Settings as Settings
+from .spare import EarlySpare as EarlySpare
 
 if TYPE_CHECKING:
     from typing import Callable
@@ -28,27 +30,76 @@ _alive: list[Guest] = []
 """Keeps the guest's objects from being finalised in its children, whose descriptors they name."""
 
 
-def serve(
-    read_fd: int, write_fd: int, settings: Settings, interpreter: Interpreter | None = None
-) -> NoReturn:
+def serve(read_fd: int, write_fd: int, settings: Settings) -> NoReturn:
     """Be the guest until the host goes away; in each child, be what it was forked for.
 
-    `interpreter` is what `training` has returned, if it has been called.  Raises RuntimeError where
-    this process is not process 1: the guest kills everything that it can reach.
+    Raises RuntimeError where this process is not process 1: the guest kills everything that it can
+    reach.
     """
+    _refuse_all_but_process_1()
+    read_fd, write_fd = _make_room(read_fd, write_fd)
+    rights.set_dumpable(False)
+    interpreter = None
+    if settings.has_python and settings.executable is not None:
+        interpreter = Interpreter(settings.executable)
+        script.prepare(interpreter)
+    if settings.uid is not None and settings.gid is not None:
+        rights.use_files_as(settings.uid, settings.gid)
+    # Only once the host has spoken: what is forked before then is under no limits of the host's.
+    select.select([read_fd], [], [])
+    _serve(read_fd, write_fd, settings, interpreter, None)
+
+
+def serve_in_jail(
+    fd: int, settings: Settings, interpreter: Interpreter | None, spare: EarlySpare | None
+) -> NoReturn:
+    """Be the guest, as `serve` is, where the jail has seen to all that comes before.
+
+    Descriptors 0, 1 and 2 are open on nothing, this process can be neither traced nor dumped, it
+    uses files with the rights of the tenant, and `spare`, if there is one, was forked after the
+    host had spoken.  `interpreter` is what `training` has returned.
+    """
+    _refuse_all_but_process_1()
+    _serve(fd, fd, settings, interpreter, spare)
+
+
+def be_spare(settings: Settings, interpreter: Interpreter, is_ready: bool) -> NoReturn:
+    """Be the spare of `serve_in_jail`: a process of the tenant already, if it `is_ready`."""
+    if not is_ready:
+        os._exit(1)  # the guest sees it end, and does without
+    inherit(settings, interpreter)
+    gc.freeze()
+    script.park(interpreter, KEPT)
+
+
+def _refuse_all_but_process_1() -> None:
     if os.getpid() != 1:
         raise RuntimeError("the guest serves only as process 1 of a sandbox")
-    program = _serve(read_fd, write_fd, settings, interpreter)
+
+
+def _serve(
+    read_fd: int,
+    write_fd: int,
+    settings: Settings,
+    interpreter: Interpreter | None,
+    spare: EarlySpare | None,
+) -> NoReturn:
+    program = _until_forked(read_fd, write_fd, settings, interpreter, spare)
     program()
     os._exit(0)
 
 
-def _serve(
-    read_fd: int, write_fd: int, settings: Settings, interpreter: Interpreter | None
+def _until_forked(
+    read_fd: int,
+    write_fd: int,
+    settings: Settings,
+    interpreter: Interpreter | None,
+    spare: EarlySpare | None,
 ) -> Callable[[], None]:
     """Serve; return only in a child, with its program."""
     try:
-        guest = _begin(read_fd, write_fd, settings, interpreter)
+        inherit(settings, interpreter)
+        guest = make_guest(read_fd, write_fd, settings, interpreter, spare)
         _alive.append(guest)
         gc.freeze()
         guest.loop.run()
@@ -60,27 +111,29 @@ def _serve(
     raise AssertionError("the loop ends only by an exception")
 
 
-def _begin(
-    read_fd: int, write_fd: int, settings: Settings, interpreter: Interpreter | None
-) -> Guest:
-    read_fd, write_fd = _make_room(read_fd, write_fd)
-    rights.set_dumpable(False)
+def inherit(settings: Settings, interpreter: Interpreter | None) -> None:
+    """Have what every child is to inherit."""
     # Process 1 is immune to what has no handler; SIGINT has one in a fresh interpreter.
-    signals.handle(signal.SIGINT, signals.IGNORE)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    signals.handle(signals.SIGINT, signals.IGNORE)
+    for number in (signals.SIGTERM, signals.SIGHUP, signals.SIGCHLD):
         signals.handle(number, signals.DEFAULT)
-    if settings.has_python and settings.executable is not None:
-        if interpreter is None:
-            interpreter = Interpreter(settings.executable)
-            script.prepare(interpreter)
+    if interpreter is not None:
         interpreter.set_environment(settings.env)
-    if settings.uid is not None and settings.gid is not None:
-        rights.use_files_as(settings.uid, settings.gid)
-    # Only once the host has spoken: what is forked before then is under no limits of the host's.
-    select.select([read_fd], [], [])
+
+
+def make_guest(
+    read_fd: int,
+    write_fd: int,
+    settings: Settings,
+    interpreter: Interpreter | None,
+    spare: EarlySpare | None,
+) -> Guest:
+    """Return the guest; it listens, but does nothing until its loop runs."""
     # A sandbox that is to be reset notes first what it is like with no process but this.
     with_spare = not settings.writable
-    guest = Guest(read_fd, write_fd, settings, HANDLERS, interpreter, with_spare=with_spare)
+    guest = Guest(
+        read_fd, write_fd, settings, HANDLERS, interpreter, spare=spare, with_spare=with_spare
+    )
     guest.contexts = Contexts(guest)
     if settings.writable:
         guest.pristine = Pristine(settings.writable)

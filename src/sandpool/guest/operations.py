@@ -93,6 +93,8 @@ def ping(guest: Guest, request: Request, fields: Fields) -> None:
 class _Limits:
     """The fields that `run_code` and `exec` have in common."""
 
+    __slots__ = ("cwd", "env", "max_output", "timeout", "with_stdin")
+
     def __init__(self, fields: Fields) -> None:
         self.env = fields.environment("env")
         self.cwd: str | None = fields.path("cwd", None)

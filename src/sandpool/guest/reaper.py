@@ -21,6 +21,8 @@ _AT_ONCE = 512
 class Reaper:
     """Turns SIGCHLD into calls."""
 
+    __slots__ = ("_expected", "_loop", "_wake_read", "_wake_write", "has_children")
+
     def __init__(self, loop: Loop) -> None:
         """Take over SIGCHLD and the wake-up descriptor."""
         self._loop = loop
@@ -28,7 +30,7 @@ class Reaper:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        signals.handle(signal.SIGCHLD, _ignore)
+        signals.handle(signals.SIGCHLD, _ignore)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         loop.watch(self._wake_read, READ, self._wake)
         self.has_children = False

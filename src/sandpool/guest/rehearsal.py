@@ -35,6 +35,8 @@ _REQUEST = json.dumps({"code": "print(1)", "max_output": 4096, "timeout": 60}).e
 class _Sink:
     """A connection that leads nowhere."""
 
+    __slots__ = ()
+
     is_congested = False
 
     def send(self, request: int, kind: int, payload: bytes = b"") -> None:
@@ -51,6 +53,8 @@ class _Sink:
 
 class _Understudy:
     """A spare that has already written what it was asked for."""
+
+    __slots__ = ("_guest",)
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest

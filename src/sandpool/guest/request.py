@@ -27,6 +27,8 @@ _LONGEST_MESSAGE = 4096
 class Activity:
     """What goes on for an open request.  `Request` calls these; each returns at once."""
 
+    __slots__ = ()
+
     def data(self, request: Request, payload: bytes) -> None:
         """Take bytes from the host; here: drop them."""
         request.consumed(len(payload))

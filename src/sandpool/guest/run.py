@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Tuple
 
 from . import frames
 from .inlet import Inlet
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .spare import Taken
 
 _LAST_SIGNAL = 64
+
+
+Pair = Tuple[int, int]
+"""The two ends of a pipe, the one to read from first."""
 
 
 class Plumbing:
@@ -56,6 +60,18 @@ class Plumbing:
             self.close()
             raise
 
+    @classmethod
+    def adopt(cls, stdin: Pair, stdout: Pair, stderr: Pair) -> Plumbing:
+        """Return plumbing of pipes that are open; those of the program's process, too."""
+        self = cls.__new__(cls)
+        self.stdin, self.input = stdin
+        self.output, self.stdout = stdout
+        self.error, self.stderr = stderr
+        for fd in (self.input, self.output, self.error):
+            os.set_blocking(fd, False)
+        self._theirs = [self.stdin, self.stdout, self.stderr]
+        return self
+
     def _open_output(self) -> tuple[int, int]:
         ours, theirs = os.pipe()
         self._theirs.append(theirs)
@@ -77,6 +93,24 @@ class Plumbing:
 
 class Run(Activity):
     """A program, its outputs and its input."""
+
+    __slots__ = (
+        "_cleanup",
+        "_duration",
+        "_guest",
+        "_has_timed_out",
+        "_inlet",
+        "_is_doomed",
+        "_is_hunted",
+        "_outlets",
+        "_request",
+        "_started",
+        "_status",
+        "_tag",
+        "_timer",
+        "_undrained",
+        "pid",
+    )
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
     """Go through what every run begins with, wait for an order, and follow it."""
     rehearse()
     os.write(order_fd, b"p")
-    order = _read_order(order_fd)
+    order = read_order(order_fd)
     while isinstance(order, dict):
         try:
             for number, most in order.items():
@@ -64,7 +64,7 @@ def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
         except (ValueError, OSError):
             os._exit(1)  # it is more than we were born with
         os.write(order_fd, b"p")
-        order = _read_order(order_fd)
+        order = read_order(order_fd)
     os.close(order_fd)
     path = order[0]
     try:
@@ -78,7 +78,7 @@ def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
 
 def rehearse() -> None:
     """Touch the memory that a run will touch, so that its pages are ours by then."""
-    signals.handle(signal.SIGINT, signals.IGNORE)
+    signals.handle(signals.SIGINT, signals.IGNORE)
     os.chdir(os.getcwd())
     order: Order = ("/dev/null", [""], None, "", True)
     path = marshal.loads(marshal.dumps(order))[0]  # noqa: S302 (we wrote it)
@@ -92,7 +92,7 @@ def rehearse() -> None:
     _flush(sys.stdout)
 
 
-def _read_order(fd: int) -> Order | dict[int, int]:
+def read_order(fd: int) -> Order | dict[int, int]:
     """Return what to run, or the limits under which to go on waiting for that."""
     (size,) = ORDER_SIZE.unpack(_read_exactly(fd, ORDER_SIZE.size))
     found: Order | dict[int, int] = marshal.loads(_read_exactly(fd, size))  # noqa: S302 (the guest wrote it)
@@ -117,7 +117,7 @@ def _follow(interpreter: Interpreter, order: Order) -> NoReturn:
         interpreter.start_anew(path, argv)
     if interpreter.env.get("PYTHONUNBUFFERED"):
         streams.open_all(interpreter, unbuffered=True)
-    signals.handle(signal.SIGINT, signal.default_int_handler)
+    signals.handle(signals.SIGINT, signal.default_int_handler)
     try:
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec", dont_inherit=True)

@@ -11,3 +11,6 @@ handle: Any = importlib.import_module("_signal").signal
 
 DEFAULT = int(signal.SIG_DFL)
 IGNORE = int(signal.SIG_IGN)
+SIGCHLD, SIGHUP, SIGINT, SIGTERM = map(
+    int, (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+)

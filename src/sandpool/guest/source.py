@@ -20,6 +20,8 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Sources:
     """Makes them, below the directory that only the guest writes."""
 
+    __slots__ = ("_count", "_directory", "_tenant")
+
     def __init__(self, settings: Settings) -> None:
         """Make files below `settings.run_dir`."""
         self._directory = settings.run_dir

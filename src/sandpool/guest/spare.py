@@ -20,11 +20,12 @@ import os
 import signal
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING, NamedTuple, Tuple
 
 from . import child, script
+from .kin import early_tag
 from .loop import READ
-from .run import Plumbing
+from .run import Pair, Plumbing
 
 if TYPE_CHECKING:
     from typing import Callable
@@ -37,12 +38,38 @@ _PAUSE = 0.01
 _LONGEST_ORDER = 64 * 1024
 """A socket with nothing in it takes this much at once; longer orders are left to a fork."""
 
+
+class EarlySpare(NamedTuple):
+    """A spare that was forked before its guest had begun, and what it and its guest share."""
+
+    pid: int
+    """Its process id; -1 where there was no room for it."""
+    stdin: Pair
+    stdout: Pair
+    stderr: Pair
+    orders: Pair
+    """The guest's end and the spare's."""
+
+
 Taken = Tuple[int, int, Plumbing]
 """Tag, process id and pipes of a spare that has got its order."""
 
 
 class Spare:
     """The sandbox's spare, if it has one."""
+
+    __slots__ = (
+        "_env",
+        "_fd",
+        "_guest",
+        "_is_coming",
+        "_is_parked",
+        "_is_resting",
+        "_pid",
+        "_plumbing",
+        "_tag",
+        "_waiting",
+    )
 
     def __init__(self, guest: Guest) -> None:
         """Have none yet."""
@@ -156,6 +183,23 @@ class Spare:
         self._plumbing = plumbing
         self._env = guest.interpreter.env
         guest.kin.park(self._tag)
+
+    def adopt(self, early: EarlySpare) -> None:
+        """Have it, if it was forked; needs what `fork` needs."""
+        fd, theirs = early.orders
+        os.close(theirs)
+        plumbing = Plumbing.adopt(early.stdin, early.stdout, early.stderr)
+        if early.pid < 0 or self._guest.interpreter is None:
+            os.close(fd)
+            plumbing.close()
+            return
+        os.set_blocking(fd, False)
+        plumbing.close_theirs()
+        self._tag, self._pid = early_tag(), early.pid
+        self._fd = fd
+        self._plumbing = plumbing
+        self._env = self._guest.interpreter.env
+        self._guest.kin.park(self._tag)
 
     def attend(self) -> None:
         """Wait for what it says, and for its end."""

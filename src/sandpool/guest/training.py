@@ -9,22 +9,24 @@ Nothing here touches anything but this process and what it opens.
 
 from __future__ import annotations
 
+import marshal
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
-from . import frames, rehearsal, script
-from .contexts import Contexts
-from .guest import Guest
+from . import frames, main, rehearsal, script
 from .interpreter import Interpreter
-from .operations import HANDLERS, bind, run_code
+from .operations import bind, run_code
 from .settings import Settings
 from .source import Source, Sources
-from .spare import Spare
+from .spare import EarlySpare, Spare
 
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from .guest import Guest
 
 _ROUNDS = 24
 """More than the calls after which CPython takes code for settled."""
@@ -72,7 +74,7 @@ def train(executable: str, env: dict[str, str] | None = None) -> Interpreter:
         for _ in range(_ROUNDS):
             _be_guest(interpreter)
         for _ in range(_ROUNDS):
-            script.rehearse()
+            _be_spare(interpreter)
     finally:
         signal.signal(signal.SIGINT, handler)
         interpreter.set_environment(env)
@@ -84,8 +86,11 @@ def _be_guest(interpreter: Interpreter) -> None:
     """Be the guest of a host that shakes hands and runs one piece of code."""
     host, guest_side = socket.socketpair()
     fd = guest_side.detach()
-    guest = Guest(fd, fd, Settings(_settings(interpreter)), HANDLERS, interpreter)
-    guest.contexts = Contexts(guest)
+    settings = Settings(_settings(interpreter))
+    main.inherit(settings, interpreter)
+    orders = socket.socketpair()
+    none = EarlySpare(-1, os.pipe(), os.pipe(), os.pipe(), (orders[0].detach(), orders[1].detach()))
+    guest = main.make_guest(fd, fd, settings, interpreter, none)
     guest.sources = _NoSources(guest.settings)
     guest.spare = _NoSpare(guest)
     try:
@@ -109,6 +114,28 @@ def _run(guest: Guest) -> None:
         guest.loop.soon(lambda: guest.loop.soon(_leave))
 
     rehearsal.rehearse(guest, bind, run_code, respond)
+
+
+def _be_spare(interpreter: Interpreter) -> None:
+    """Be the spare of such a guest, up to where its code would be compiled."""
+    path, argv = _NOWHERE + "/main.py", list(sys.argv)
+    kept = [(sys, name, getattr(sys, name)) for name in ("argv", "orig_argv") if hasattr(sys, name)]
+    module, places = sys.modules["__main__"], list(sys.path)
+    guest_side, spare_side = socket.socketpair()
+    try:
+        script.rehearse()
+        packet = marshal.dumps((path, argv, None, "/", False))
+        guest_side.sendall(script.ORDER_SIZE.pack(len(packet)) + packet)
+        script.read_order(spare_side.fileno())
+        script.begin(interpreter, False, [path])
+        script.new_main(path)
+    finally:
+        guest_side.close()
+        spare_side.close()
+        sys.modules["__main__"] = module
+        sys.path[:] = places
+        for holder, name, value in kept:
+            setattr(holder, name, value)
 
 
 def _leave() -> NoReturn:

@@ -73,7 +73,8 @@ def test_any_bytes_decode_or_are_refused(
 
 def held_by(decoder: frames.Decoder) -> int:
     """Return the bytes in all that a decoder keeps, whatever it calls it."""
-    return sum(len(kept) for kept in vars(decoder).values() if isinstance(kept, bytearray | bytes))
+    kept = (getattr(decoder, name) for name in decoder.__slots__)
+    return sum(len(value) for value in kept if isinstance(value, bytearray | bytes))
 
 
 @settings(max_examples=30)

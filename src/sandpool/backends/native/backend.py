@@ -262,9 +262,12 @@ class NativeBackend:
             # For inside only: on the host it could have our own interpreter load a library.
             "env": _environment(image),
             "seccomp": self._filters,
+            "calls": seccomp.numbers(),
             "cgroups": self.cgroups.roots,
             # A template must stay single-threaded: the numeric libraries start threads otherwise.
             "template_env": {
+                # What a library is asked for first is looked up then; in a template, not in forks.
+                "LD_BIND_NOW": "1",
                 "PATH": image.path,
                 "HOME": "/home/sandbox",
                 "LANG": "C.UTF-8",

@@ -53,9 +53,9 @@ def examine() -> Report:
     if _kernel_version() < _OLDEST_KERNEL:
         problems.append(f"the kernel is {platform.release()}, older than 5.12 (mount_setattr)")
         remedies.append("Boot a kernel of 5.12 or later.")
-    refused, landlock = _try_namespaces()
+    refused, found = _try_namespaces()
     facts["namespaces"] = "usable" if refused is None else f"refused: {refused}"
-    facts["landlock"] = landlock
+    facts |= found
     if refused is not None:
         problems.append(f"new namespaces are refused ({refused})")
         remedies += _namespace_remedies()
@@ -121,19 +121,21 @@ def _kernel_version() -> tuple[int, int]:
         return 0, 0
 
 
-def _try_namespaces() -> tuple[str | None, str]:
-    """Make the namespaces that a template makes, in a child, and look for Landlock there.
+def _try_namespaces() -> tuple[str | None, dict[str, str]]:
+    """Make the namespaces that a template makes, in a child, and look there for what it can use.
 
-    Returns why that failed, if it did, and what Landlock can do.
+    Returns why that failed, if it did, and what was found.
     """
+    unknown = {"landlock": "unknown", "forks": "unknown"}
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import kernel as k\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from template import branch, kernel as k\n"
         "try:\n"
         "    k.unshare(int(sys.argv[2]))\n"
         "    k.unshare(k.CLONE_NEWPID | k.CLONE_NEWNET | k.CLONE_NEWIPC | k.CLONE_NEWUTS)\n"
         "except OSError as error:\n"
         "    sys.exit(str(error))\n"
         "print('scopes' if k.has_landlock_scopes() else 'no scopes in this kernel')\n"
+        "print('compiled' if branch.is_compiled() else 'in Python: installed without a compiler')\n"
     )
     user = 0 if os.geteuid() == 0 else 0x1000_0000
     try:
@@ -144,7 +146,7 @@ def _try_namespaces() -> tuple[str | None, str]:
                 "-S",
                 "-c",
                 program,
-                str(Path(__file__).parent / "template"),
+                str(Path(__file__).parent),
                 str(user | 0x0002_0000),
             ],
             capture_output=True,
@@ -153,10 +155,10 @@ def _try_namespaces() -> tuple[str | None, str]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error), "unknown"
+        return str(error), unknown
     if done.returncode == 0:
-        return None, done.stdout.strip()
-    return done.stderr.strip() or f"exit {done.returncode}", "unknown"
+        return None, dict(zip(unknown, done.stdout.splitlines(), strict=True))
+    return done.stderr.strip() or f"exit {done.returncode}", unknown
 
 
 def _namespace_remedies() -> list[str]:

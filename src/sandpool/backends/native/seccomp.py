@@ -79,17 +79,35 @@ _FOR_THE_JAIL = (
     "unshare",
     "setns",
     "open_tree",
+    "move_mount",
     "mount_setattr",
     "sethostname",
     "keyctl",
 )
 """Calls that template and jail make after `outer` is loaded; `inner` denies them."""
 
+_CALLS = (
+    *_FOR_THE_JAIL,
+    *("capset", "chdir", "close", "close_range", "fchmodat", "fchownat", "landlock_restrict_self"),
+    *("dup3", "fchdir", "mkdirat", "openat", "pipe2", "prctl", "prlimit64", "read", "recvfrom"),
+    *(
+        "setfsgid",
+        "setfsuid",
+        "setgroups",
+        "setresgid",
+        "setresuid",
+        "setsid",
+        "socketpair",
+        "write",
+    ),
+)
+"""What `template/jail.py` makes by number."""
+
 _DENIED = """
     _sysctl acct add_key adjtimex bpf chroot clock_adjtime clock_settime create_module
     delete_module fanotify_init fanotify_mark finit_module fsconfig fsmount fsopen fspick
     get_mempolicy init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp
-    kexec_file_load kexec_load lookup_dcookie mbind migrate_pages modify_ldt move_mount
+    kexec_file_load kexec_load lookup_dcookie mbind migrate_pages modify_ldt
     move_pages name_to_handle_at nfsservctl open_by_handle_at open_tree_attr perf_event_open
     pidfd_getfd pivot_root process_madvise quotactl quotactl_fd reboot request_key set_mempolicy
     set_mempolicy_home_node setdomainname settimeofday stime swapoff swapon syslog umount uselib
@@ -124,6 +142,18 @@ def missing() -> str | None:
     except (ImportError, RuntimeError, OSError) as error:
         return f"libseccomp is missing ({error})"
     return None
+
+
+@cache
+def numbers() -> dict[str, int]:
+    """Return the numbers that this machine has for the calls of a jail.
+
+    One that neither kernel nor library knows has -1, with which it fails as unknown.
+    """
+    import pyseccomp as lib
+
+    arch = lib.system_arch()
+    return {name: max(-1, lib.resolve_syscall(arch, name)) for name in _CALLS}
 
 
 @cache

@@ -18,15 +18,9 @@ import os
 import socket
 import sys
 import traceback
+from functools import partial
 from types import ModuleType
-from typing import Any, Dict, List, NoReturn, Tuple
-
-Parts = Tuple[Any, Any, Any, Any, Any]
-"""The child, the packages of the template and of the guest, what every jail has in common, and the
-interpreter that the guest runs code in forks of; None where the image has no Python."""
-
-_shared: List[Any] = []
-"""What a child must not free on its way out of the template: each object would copy a page."""
+from typing import Any, Dict, List, NoReturn, Sequence, Tuple
 
 
 def _load_package(name: str, directory: str) -> ModuleType:
@@ -65,7 +59,7 @@ def _open_cgroups(config: Dict[str, Any]) -> List[List[Any]]:
     return opened
 
 
-def begin(control: socket.socket) -> Parts:
+def begin(control: socket.socket) -> NoReturn:
     """On the host: build the root, enter it, and start the image's interpreter there."""
     config = json.loads(control.recv(1 << 20))
     template, guest = _load(config["guest"])
@@ -76,7 +70,7 @@ def begin(control: socket.socket) -> Parts:
     except OSError as error:
         _fail(control, "root", error)
     if config["python"] is None:
-        return serve(control, config, template, guest)
+        serve(control, config, template, guest)
     read, write = os.pipe()
     os.set_inheritable(read, True)
     os.set_inheritable(control.fileno(), True)
@@ -101,7 +95,7 @@ def _read_config(fd: int) -> Dict[str, Any]:
     return config
 
 
-def resume(control: socket.socket, config_fd: int) -> Parts:
+def resume(control: socket.socket, config_fd: int) -> NoReturn:
     """In the root: the second beginning."""
     config = _read_config(config_fd)
     os.set_inheritable(control.fileno(), False)
@@ -109,7 +103,7 @@ def resume(control: socket.socket, config_fd: int) -> Parts:
         os.set_inheritable(fd, False)
     sys.path[:] = [entry for entry in sys.path if not entry.startswith("/.sandpool")]
     template, guest = _load("/.sandpool/lib/guest")
-    return serve(control, config, template, guest)
+    serve(control, config, template, guest)
 
 
 def _preload(process: Any, modules: List[str]) -> None:
@@ -123,8 +117,8 @@ def _preload(process: Any, modules: List[str]) -> None:
         )
 
 
-def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: Any) -> Parts:
-    """Preload, report that we are ready, and return in each sandbox what it is to do."""
+def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: Any) -> NoReturn:
+    """Preload, report that we are ready, and be the template; in each sandbox, be that."""
     process = template.process
     try:
         _preload(process, config["preload"])
@@ -140,47 +134,55 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
         version = ".".join(map(str, sys.version_info[:3]))
         training = importlib.import_module("_sandpool_guest.training")
         interpreter = training.train(config["python"], config["env"])
-    provisions = template.jail.Provisions(inner)
+    provisions = template.jail.Provisions(inner, config["calls"], config["privileged"])
+    slots = provisions.slots.numbers
+    become = partial(become_sandbox, template, guest.main, slots, interpreter)
     process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
-    template_process = process.Template(
-        control, config["privileged"], config["cgroups"], guest.main.Settings
-    )
-    _shared.extend((control, config, outer, template_process))
-    return template_process.run(), template, guest, provisions, interpreter
+    process.Template(control, config["cgroups"], provisions, guest.main, become).run()
+    raise AssertionError("a template ends only with its process")
 
 
 def become_sandbox(
-    child: Any, template: Any, guest: Any, provisions: Any, interpreter: Any
-) -> None:
-    """In a forked child: enter the jail and become the guest."""
-    settings = child.kind.settings
-    try:
-        template.jail.enter(
-            child.kind,
-            child.request["uid_base"],
-            provisions,
-            child.guest_fd,
-            child.network_fd,
-            child.user_fd,
-            child.map_fd,
-        )
-    except BaseException as error:  # noqa: BLE001 (the host is told, and this process ends)
-        frames = guest.main.frames
-        failure = {"code": "jail_failed", "message": str(error)}
-        os.write(child.guest_fd, frames.encode_json(1, frames.ERROR, failure))
+    template: Any,
+    guest: Any,
+    slots: Sequence[int],
+    interpreter: Any,
+    kind: Any,
+    request: Dict[str, Any],
+    guest_fd: int,
+    way: Any,
+) -> NoReturn:
+    """In a forked child, which is in its jail: become the guest, or the spare of one."""
+    calls, jail = template.calls, template.jail
+    settings = kind.settings
+    if request["env"]:
+        settings.env.update(request["env"])
+    pid, failed = slots[int(calls.CHILD)], slots[int(calls.FAILED)]
+    if pid == 0:
+        guest.be_spare(settings, interpreter, failed < 0)
+    if failed >= 0:
+        message = way.first.describe(failed, slots[calls.ERROR])
+        error = {"code": "jail_failed", "message": message}
+        os.write(guest_fd, guest.frames.encode_json(1, guest.frames.ERROR, error))
         os._exit(1)
-    if child.request["env"]:
-        settings.env.update(child.request["env"])
-    guest.main.serve(child.guest_fd, child.guest_fd, settings, interpreter)
+    spare = None
+    if kind.has_spare:
+        pairs: List[Tuple[int, int]] = [
+            (slots[pair], slots[pair + 1])
+            for pair in (jail.STDIN, jail.STDOUT, jail.STDERR, jail.ORDERS)
+        ]
+        spare = guest.EarlySpare(pid, *pairs)
+    guest.serve_in_jail(guest_fd, settings, interpreter, spare)
+    raise AssertionError("a guest ends only with its process")
 
 
-def start(control: socket.socket) -> Parts:
+def start(control: socket.socket) -> NoReturn:
     """Begin or resume, whichever the arguments say; report what goes wrong, and end."""
     try:
         if len(sys.argv) > 2:
-            return resume(control, int(sys.argv[3]))
-        return begin(control)
+            resume(control, int(sys.argv[3]))
+        begin(control)
     except Exception as error:  # noqa: BLE001 (this is the boundary: nobody is above to tell)
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(last.filename)}:{last.lineno}"
@@ -188,4 +190,4 @@ def start(control: socket.socket) -> Parts:
 
 
 if __name__ == "__main__":
-    become_sandbox(*start(socket.socket(fileno=int(sys.argv[1]))))
+    start(socket.socket(fileno=int(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Turns a freshly forked child of a template into process 1 of a sandbox.
+"""What turns a freshly forked child of a template into process 1 of a sandbox, call by call.
 
     fork (new pid namespace) -> own mount, ipc, uts, cgroup and network namespaces -> writable
     places -> own /proc -> own user namespace, without the right to make more -> no capabilities
@@ -6,16 +6,23 @@
 
 The mount, pid, ipc, uts and network namespaces belong to the template's user namespace, the process
 to one below it: nothing inside holds, or can ever get, a capability over any of them.
-Every step that fails ends the child; there is no weaker jail to fall back to.
+Every call that fails ends the child; there is no weaker jail to fall back to.
+
+The calls are made of a kind of sandbox once, by `calls`; `branch` has each sandbox make them.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
-from typing import FrozenSet, List, Optional, Tuple
+import resource
+import socket
+import struct
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from . import kernel
-from .kind import Kind
+from .calls import ANY_ERROR, Call, Numbers, Program, Slot, Slots
 from .root import PROC, WRITABLE, write
 
 TENANT = 1000
@@ -36,103 +43,363 @@ MASKED = (
 )
 """What of /proc tells about the host or acts on it, as container engines hide it."""
 
-_KEPT_CAPABILITIES = frozenset((kernel.CAP_KILL, kernel.CAP_SETUID, kernel.CAP_SETGID))
+_KEPT_CAPABILITIES = (kernel.CAP_KILL, kernel.CAP_SETUID, kernel.CAP_SETGID)
 """What process 1 keeps where tenant and guest have different ids."""
+
+GUEST = Slot(0)
+"""The guest's socket."""
+NETWORK = Slot(1)
+"""The network namespace."""
+USER = Slot(2)
+"""A user namespace that has our ids already."""
+MAP = Slot(3)
+"""A socket on which the template, which alone may, is asked to write the map of our ids."""
+ROOT = Slot(4)
+"""The host's id of the guest, where a sandbox has ids of its own."""
+OWNER = Slot(5)
+"""The host's id of the tenant, likewise."""
+_PROC = Slot(6)
+_FILE = Slot(7)
+_SCRATCH = Slot(8)
+"""For a byte that is read and means nothing."""
+_DIRECTORY = Slot(10)
+_CLOSED = Slot(12)
+"""Here begin the ranges of descriptors that are closed: the first and the last of each."""
+MOST_KEPT = 4
+"""Descriptors that are not closed."""
+STDIN, STDOUT, STDERR, ORDERS = Slot(22), Slot(24), Slot(26), Slot(28)
+"""Pairs of descriptors that a guest and its spare have: of three pipes, and of two sockets."""
+_COVERED = Slot(32)
+"""Here begin the descriptors of covered directories."""
+MOST_COVERED = 32
+
+_AT = kernel.AT_FDCWD
+_LAST_FD = 0x7FFF_FFFF
+_CAPABILITY_VERSION_3 = 0x2008_0522
+
+Place = Tuple[str, str, int, bool]
+"""Where it is made, where it appears, its mode, and whether it is the tenant's own."""
 
 
 class Provisions:
     """What every jail of a template has in common, made ready once."""
 
-    def __init__(self, seccomp: bytes) -> None:
+    def __init__(self, seccomp: bytes, numbers: Numbers, privileged: bool) -> None:
         """Make it ready; `seccomp` is the filter that comes on top of the template's."""
+        self.numbers = numbers
+        self.privileged = privileged
+        """Whether a sandbox has host ids of its own."""
+        self.slots = Slots()
         self.masks = _find_masks()
         self.filter = kernel.SeccompFilter(seccomp)
         self.scopes = kernel.make_landlock_scopes() if kernel.has_landlock_scopes() else None
+        self.capabilities = kernel.count_capabilities()
+
+    def program(self, calls: Sequence[Call]) -> Program:
+        """Lay out calls in memory."""
+        return Program(calls, self.numbers)
+
+    def admit(
+        self,
+        base: Optional[int],
+        guest_fd: int,
+        network_fd: int,
+        user_fd: Optional[int],
+        map_fd: Optional[int],
+    ) -> None:
+        """Set what the next sandbox has to itself; `base` is the first of its host ids, if any."""
+        numbers = self.slots.numbers
+        numbers[GUEST], numbers[NETWORK] = guest_fd, network_fd
+        numbers[USER] = -1 if user_fd is None else user_fd
+        numbers[MAP] = -1 if map_fd is None else map_fd
+        if base is not None:
+            numbers[ROOT], numbers[OWNER] = base, base + TENANT
+        kept = [fd for fd in (guest_fd, user_fd, map_fd, self.scopes) if fd is not None]
+        for index, (first, last) in enumerate(closed_ranges(kept)):
+            numbers[_CLOSED + 2 * index], numbers[_CLOSED + 2 * index + 1] = first, last
 
 
-def enter(
-    kind: Kind,
-    base: Optional[int],
-    provisions: Provisions,
-    guest_fd: int,
-    network_fd: int,
-    user_fd: Optional[int],
-    map_fd: Optional[int],
-) -> None:
-    """Become a sandbox of a kind; `base` is the first of its host ids, if it has some of its own.
+def closed_ranges(kept: Sequence[int]) -> List[Tuple[int, int]]:
+    """Return ranges that hold every descriptor from 3 up but `kept`, always as many.
 
-    `user_fd` is a user namespace that has our ids already.  Where it is None we make one, and
-    `map_fd` is a socket on which the template, which alone may, is asked to write the map of its
-    ids; where that is None too, we write it ourselves.
-    Raises OSError at the first step that fails.
+    Those that are not needed hold the last number there is, which no descriptor ever has.
     """
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
-    os.setsid()
-    kernel.setns(network_fd, kernel.CLONE_NEWNET)
-    scopes = provisions.scopes
-    kept = [fd for fd in (guest_fd, user_fd, map_fd, scopes) if fd is not None]
-    kernel.close_all_but(kept)
-    kernel.unshare(
-        kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
-    )
-    _mount_places(kind, TENANT + base if base is not None else None)
-    proc_fd = _mount_proc(provisions.masks)
-    kernel.new_session_keyring()
-
-    if user_fd is not None:
-        kernel.setns(user_fd, kernel.CLONE_NEWUSER)
-        os.close(user_fd)
-    else:
-        _make_user_namespace(proc_fd, map_fd)
-    # No user namespace below ours, for anybody: no way to new capabilities.
-    _write_at(proc_fd, "sys/user/max_user_namespaces", "0")
-    os.close(proc_fd)
-    keep_capabilities: FrozenSet[int] = frozenset()
-    if base is not None:
-        _become_root()
-        keep_capabilities = _KEPT_CAPABILITIES
-    kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_NOROOT)
-    kernel.drop_capabilities(keep_capabilities)
-    # Changing ids clears both of these, so they come last.
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if scopes is not None:
-        kernel.restrict_with_landlock(scopes)
-        os.close(scopes)
-    provisions.filter.load()
-    os.chdir("/")
+    ranges: List[Tuple[int, int]] = []
+    low = 3
+    for fd in sorted(kept):
+        if fd > low:
+            ranges.append((low, fd - 1))
+        low = max(low, fd + 1)
+    ranges.append((low, _LAST_FD))
+    return ranges + [(_LAST_FD, _LAST_FD)] * (MOST_KEPT + 1 - len(ranges))
 
 
-def _mount_places(kind: Kind, owner: Optional[int]) -> None:
+def calls(
+    provisions: Provisions,
+    options: str,
+    places: Sequence[Place],
+    covered: Sequence[str],
+    has_user_namespace: bool,
+) -> List[Call]:
+    """Return the calls that make a jail.
+
+    `options` are those of the tmpfs with all `places` in it; `covered` are directories that a place
+    hides and that are shown again; see `Provisions.admit` for what is in the slots.
+    """
+    return [
+        _prctl(kernel.PR_SET_PDEATHSIG, 9),
+        Call("setsid", ()),
+        Call("setns", (NETWORK, kernel.CLONE_NEWNET)),
+        *_close_all_but_kept(),
+        Call(
+            "unshare",
+            (
+                kernel.CLONE_NEWNS
+                | kernel.CLONE_NEWIPC
+                | kernel.CLONE_NEWUTS
+                | kernel.CLONE_NEWCGROUP,
+            ),
+        ),
+        *_mount_places(options, places, covered, provisions.privileged),
+        *_mount_proc(provisions.masks),
+        # The key ring of whoever started us stays behind; kernels without key rings are fine.
+        Call("keyctl", (kernel.KEYCTL_JOIN_SESSION_KEYRING, 0), forgiven=ANY_ERROR),
+        *_enter_user_namespace(provisions, has_user_namespace),
+        # No user namespace below ours, for anybody: no way to new capabilities.
+        *_write_in_proc("sys/user/max_user_namespaces", "0"),
+        Call("close", (_PROC,)),
+        *_give_up_rights(provisions),
+        *([] if provisions.scopes is None else _restrict_with_landlock(provisions.scopes)),
+        _prctl(kernel.PR_SET_SECCOMP, kernel.SECCOMP_MODE_FILTER, provisions.filter.address),
+        Call("chdir", (b"/",)),
+        # From here on files are used with the rights of the tenant, whose capabilities are none.
+        *(_use_files_as_tenant() if provisions.privileged else ()),
+    ]
+
+
+def guest_calls(slots: Slots) -> List[Call]:
+    """Return the calls after those of a jail, of a guest that has a spare: what they will share.
+
+    It waits for the first word of the host: what is forked before it has spoken is under no limits
+    of the host's.
+    """
+    flags = os.O_CLOEXEC
+    kind = socket.SOCK_STREAM.value | socket.SOCK_CLOEXEC.value
+    peek = GUEST, slots.address(_SCRATCH), 1, socket.MSG_PEEK.value, 0, 0
+    return [
+        Call("recvfrom", peek, forgiven=ANY_ERROR),
+        Call("pipe2", (slots.address(STDIN), flags)),
+        Call("pipe2", (slots.address(STDOUT), flags)),
+        Call("pipe2", (slots.address(STDERR), flags)),
+        Call("socketpair", (socket.AF_UNIX.value, kind, 0, slots.address(ORDERS))),
+    ]
+
+
+def spare_calls(
+    privileged: bool, working_dir: str, tag: int, rlimits: Mapping[int, int], orders: int
+) -> List[Call]:
+    """Return the calls that make a spare a process of the tenant, as the guest's `child` does it.
+
+    `orders` is the descriptor on which it gets its orders, and the only one that it keeps.
+    """
+    opened = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    made = [
+        Call("setsid", ()),
+        Call("openat", (_AT, working_dir.encode(), opened), saved=_DIRECTORY),
+        Call("fchdir", (_DIRECTORY,)),
+        Call("dup3", (STDIN, 0, 0)),
+        Call("dup3", (Slot(STDOUT + 1), 1, 0)),
+        Call("dup3", (Slot(STDERR + 1), 2, 0)),
+        # It may be this descriptor already.
+        Call("dup3", (Slot(ORDERS + 1), orders, os.O_CLOEXEC), forgiven=errno.EINVAL),
+        Call("close_range", (orders + 1, _LAST_FD, 0)),
+    ]
+    for limit, most in {resource.RLIMIT_RTTIME: tag, **rlimits}.items():
+        both = struct.pack("=QQ", most, most)
+        # A kernel without RTTIME (some gVisor) does without tags.
+        forgiven = errno.EINVAL if limit == resource.RLIMIT_RTTIME else 0
+        made.append(Call("prlimit64", (0, limit, both, 0), forgiven=forgiven))
+    if privileged:
+        made += [
+            Call("setresgid", (TENANT, TENANT, TENANT)),
+            Call("setresuid", (TENANT, TENANT, TENANT)),
+        ]
+    return [
+        *made,
+        Call("capset", (_capability_header(), _capability_data(()))),
+        # Last, because a change of ids clears it; debuggers and profilers need it.
+        _prctl(kernel.PR_SET_DUMPABLE, 1),
+    ]
+
+
+def _close_all_but_kept() -> List[Call]:
+    return [
+        Call("close_range", (Slot(first), Slot(first + 1), 0))
+        for first in range(_CLOSED, _CLOSED + 2 * (MOST_KEPT + 1), 2)
+    ]
+
+
+def _mount_places(
+    options: str, places: Sequence[Place], covered: Sequence[str], privileged: bool
+) -> List[Call]:
     """Mount one tmpfs with the sandbox's disk limits; show its parts where a tenant may write."""
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV
+    if len(covered) > MOST_COVERED:
+        raise ValueError(f"at most {MOST_COVERED} directories of an image can lie below a place")
+    made: List[Call] = []
     # A Python below /tmp, say, is shown again over our own /tmp, read-only as it was.
-    covered = [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in kind.covered]
-    kernel.mount("tmpfs", WRITABLE, "tmpfs", flags, kind.options)
-    for source, target, mode, is_tenants in kind.places:
-        os.mkdir(source)
-        os.chmod(source, mode)
-        if owner is not None and is_tenants:
-            os.chown(source, owner, owner)
-        kernel.mount(source, target, None, kernel.MS_BIND)
-    for fd, path in covered:
-        os.makedirs(path, exist_ok=True)
-        kernel.mount(f"{PROC}/self/fd/{fd}", path, None, kernel.MS_BIND)
-        os.close(fd)
-    run_dir = "/run/sandpool"
-    os.mkdir(run_dir, 0o755)
-    if owner is not None:
-        os.chown(run_dir, owner - TENANT, owner - TENANT)
-    kernel.mount(
-        "devpts",
-        "/dev/pts",
-        "devpts",
-        kernel.MS_NOSUID | kernel.MS_NOEXEC,
-        "newinstance,ptmxmode=0666,mode=0620",
-    )
+    shown = [(Slot(_COVERED + index), path) for index, path in enumerate(covered)]
+    for slot, path in shown:
+        flags = kernel.OPEN_TREE_CLONE | kernel.OPEN_TREE_CLOEXEC
+        made.append(Call("open_tree", (_AT, path.encode(), flags), saved=slot))
+    made.append(_mount("tmpfs", WRITABLE, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options))
+    for source, target, mode, is_tenants in places:
+        made += _make_dir(source, mode, OWNER if privileged and is_tenants else None)
+        made.append(_bind(source, target))
+    for slot, path in shown:
+        made += [
+            Call("mkdirat", (_AT, parent.encode(), 0o777), forgiven=errno.EEXIST)
+            for parent in _parents(path)
+        ]
+        moved = slot, b"", _AT, path.encode(), kernel.MOVE_MOUNT_F_EMPTY_PATH
+        made += Call("move_mount", moved), Call("close", (slot,))
+    made += _make_dir("/run/sandpool", 0o755, ROOT if privileged else None)
+    devpts = "newinstance,ptmxmode=0666,mode=0620"
+    made.append(_mount("devpts", "/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, devpts))
     # The tree below is reachable through its parts only, and its size holds for them together.
-    kernel.unmount(WRITABLE)
+    made.append(_unmount(WRITABLE))
+    return made
+
+
+def _parents(path: str) -> List[str]:
+    """Return a directory and all above it, the highest first."""
+    names = path.strip("/").split("/")
+    return ["/" + "/".join(names[: count + 1]) for count in range(len(names))]
+
+
+def _mount_proc(masks: Sequence[Tuple[str, str]]) -> List[Call]:
+    """Mount our own /proc, read-only, drop the template's; keep a writable handle on ours.
+
+    The template's must go second: an unprivileged mount of proc needs one that is fully visible.
+    """
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    read_only = kernel.MountAttr(kernel.MOUNT_ATTR_RDONLY, 0, 0, 0)
+    cloned = kernel.OPEN_TREE_CLONE | kernel.OPEN_TREE_CLOEXEC
+    return [
+        _mount("proc", "/proc", "proc", flags),
+        _unmount(PROC),
+        Call("open_tree", (_AT, b"/proc", cloned), saved=_PROC),
+        Call(
+            "mount_setattr",
+            (_AT, b"/proc", kernel.AT_RECURSIVE, read_only, ctypes.sizeof(read_only)),
+        ),
+        *(_bind(source, target) for source, target in masks),
+    ]
+
+
+def _enter_user_namespace(provisions: Provisions, has_user_namespace: bool) -> List[Call]:
+    """Enter a user namespace with ids of our own: the one that we are given, or a new one."""
+    if has_user_namespace:
+        return [Call("setns", (USER, kernel.CLONE_NEWUSER)), Call("close", (USER,)), *_be_root()]
+    new = Call("unshare", (kernel.CLONE_NEWUSER,))
+    if provisions.privileged:
+        return [
+            new,
+            Call("write", (MAP, b"m", 1), least=1),
+            # Nothing comes if the template could not do it.
+            Call("read", (MAP, provisions.slots.address(_SCRATCH), 1), least=1),
+            Call("close", (MAP,)),
+            *_be_root(),
+        ]
+    # One id: tenant and guest share it.  The guest needs no capability to signal its own uid.
+    return [
+        new,
+        *_write_in_proc("self/setgroups", "deny"),
+        *_write_in_proc("self/uid_map", f"{TENANT} 0 1"),
+        *_write_in_proc("self/gid_map", f"{TENANT} 0 1"),
+    ]
+
+
+def _be_root() -> List[Call]:
+    """Be uid 0 of our user namespace: the guest's, which no tenant ever is."""
+    return [
+        Call("setgroups", (0, 0)),
+        Call("setresgid", (0, 0, 0)),
+        Call("setresuid", (0, 0, 0)),
+    ]
+
+
+def _give_up_rights(provisions: Provisions) -> List[Call]:
+    """Keep only the capabilities that process 1 needs, and none that an exec could bring back."""
+    kept = _KEPT_CAPABILITIES if provisions.privileged else ()
+    return [
+        _prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_NOROOT),
+        *(_prctl(kernel.PR_CAPBSET_DROP, number) for number in range(provisions.capabilities)),
+        _prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL),
+        Call("capset", (_capability_header(), _capability_data(kept))),
+        # Changing ids clears both of these, so they come last.
+        _prctl(kernel.PR_SET_DUMPABLE, 0),
+        _prctl(kernel.PR_SET_PDEATHSIG, 9),
+        _prctl(kernel.PR_SET_NO_NEW_PRIVS, 1),
+    ]
+
+
+def _capability_header() -> bytes:
+    return struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+
+
+def _capability_data(kept: Sequence[int]) -> bytes:
+    """Return sets of capabilities: effective and permitted those, inheritable none."""
+    mask = sum(1 << number for number in kept)
+    low, high = mask & 0xFFFF_FFFF, mask >> 32
+    return struct.pack("=IIIIII", low, low, 0, high, high, 0)
+
+
+def _restrict_with_landlock(rules: int) -> List[Call]:
+    return [Call("landlock_restrict_self", (rules, 0)), Call("close", (rules,))]
+
+
+def _use_files_as_tenant() -> List[Call]:
+    # These two return the id before, whether they succeed or not; asking for -1 changes nothing.
+    made: List[Call] = []
+    for name in ("setfsgid", "setfsuid"):
+        made += [Call(name, (TENANT,)), Call(name, (-1,), least=TENANT)]
+    return made
+
+
+def _prctl(option: int, *arguments: int) -> Call:
+    return Call("prctl", (option, *arguments))
+
+
+def _mount(source: str, target: str, kind: str, flags: int, options: str = "") -> Call:
+    return Call("mount", (source.encode(), target.encode(), kind.encode(), flags, options.encode()))
+
+
+def _bind(source: str, target: str) -> Call:
+    return Call("mount", (source.encode(), target.encode(), 0, kernel.MS_BIND, 0))
+
+
+def _unmount(target: str) -> Call:
+    return Call("umount2", (target.encode(), kernel.MNT_DETACH))
+
+
+def _make_dir(path: str, mode: int, owner: Optional[Slot]) -> List[Call]:
+    # Twice, because the first is subject to our umask.
+    made = [
+        Call("mkdirat", (_AT, path.encode(), mode)),
+        Call("fchmodat", (_AT, path.encode(), mode)),
+    ]
+    if owner is not None:
+        made.append(Call("fchownat", (_AT, path.encode(), owner, owner, 0)))
+    return made
+
+
+def _write_in_proc(path: str, text: str) -> List[Call]:
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    return [
+        Call("openat", (_PROC, path.encode(), flags), saved=_FILE),
+        Call("write", (_FILE, text.encode(), len(text)), least=len(text)),
+        Call("close", (_FILE,)),
+    ]
 
 
 def resize_places(pid: int, disk_bytes: int, inodes: int) -> None:
@@ -176,51 +443,6 @@ def _find_masks() -> List[Tuple[str, str]]:
             # The mount point of the writable places is an empty directory while we are here.
             found.append((WRITABLE if os.path.isdir(path) else "/dev/null", "/proc/" + name))
     return found
-
-
-def _mount_proc(masks: List[Tuple[str, str]]) -> int:
-    """Mount our own /proc, read-only, drop the template's; return a writable handle on ours.
-
-    The template's must go second: an unprivileged mount of proc needs one that is fully visible.
-    """
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("proc", "/proc", "proc", flags)
-    kernel.unmount(PROC)
-    handle = kernel.clone_mount("/proc")
-    kernel.set_mount_flags("/proc", kernel.MOUNT_ATTR_RDONLY)
-    for source, target in masks:
-        kernel.mount(source, target, None, kernel.MS_BIND)
-    return handle
-
-
-def _make_user_namespace(proc_fd: int, map_fd: Optional[int]) -> None:
-    """Enter a new user namespace with ids of our own."""
-    kernel.unshare(kernel.CLONE_NEWUSER)
-    if map_fd is None:
-        # One id: tenant and guest share it.  The guest needs no capability to signal its own uid.
-        _write_at(proc_fd, "self/setgroups", "deny")
-        _write_at(proc_fd, "self/uid_map", f"{TENANT} 0 1")
-        _write_at(proc_fd, "self/gid_map", f"{TENANT} 0 1")
-    else:
-        os.write(map_fd, b"m")
-        if os.read(map_fd, 1) != b"k":
-            raise OSError(1, "the template did not map our ids")
-        os.close(map_fd)
-
-
-def _become_root() -> None:
-    """Be uid 0 of our user namespace: the guest's, which no tenant ever is."""
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-
-
-def _write_at(directory: int, path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
 
 
 def map_ids(pid: int, base: int, count: int) -> None:

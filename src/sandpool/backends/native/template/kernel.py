@@ -39,11 +39,13 @@ AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = 0o2000000
+MOVE_MOUNT_F_EMPTY_PATH = 4
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_SECCOMP = 22
+PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
 PR_SET_NO_NEW_PRIVS = 38
@@ -72,27 +74,23 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _text, _long = ctypes.c_char_p, ctypes.c_ulong
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
-_unshare, _setns, _umount2, _capset = _libc.unshare, _libc.setns, _libc.umount2, _libc.capset
+_unshare, _setns, _umount2 = _libc.unshare, _libc.setns, _libc.umount2
 _mount, _prctl = _libc.mount, _libc.prctl
 _mount.argtypes = [_text, _text, _text, _long, _text]
 _umount2.argtypes = [_text, ctypes.c_int]
 _prctl.argtypes = [ctypes.c_int, _long, _long, _long, _long]
 
 # These have one number on every architecture.
-_SYS_OPEN_TREE = 428
 _SYS_MOUNT_SETATTR = 442
 _SYS_CLOSE_RANGE = 436
 _SYS_LANDLOCK_CREATE_RULESET = 444
-_SYS_LANDLOCK_RESTRICT_SELF = 446
-_SYS_BY_MACHINE = {
-    # machine: (pivot_root, keyctl)
-    "x86_64": (155, 250),
-    "aarch64": (41, 219),
-    "riscv64": (41, 219),
-    "ppc64le": (203, 271),
-    "s390x": (217, 280),
-}
-_SYS_PIVOT_ROOT, _SYS_KEYCTL = _SYS_BY_MACHINE.get(platform.machine(), (None, None))
+_SYS_PIVOT_ROOT = {
+    "x86_64": 155,
+    "aarch64": 41,
+    "riscv64": 41,
+    "ppc64le": 203,
+    "s390x": 217,
+}.get(platform.machine())
 
 
 def _check(result: int, *call: object) -> int:
@@ -160,7 +158,9 @@ def pivot_root(new: str, old: str) -> None:
     _check(_syscall(_SYS_PIVOT_ROOT, os.fsencode(new), os.fsencode(old)), "pivot_root", new)
 
 
-class _MountAttr(ctypes.Structure):
+class MountAttr(ctypes.Structure):
+    """The argument of mount_setattr."""
+
     _fields_ = [
         ("attr_set", ctypes.c_uint64),
         ("attr_clr", ctypes.c_uint64),
@@ -171,7 +171,7 @@ class _MountAttr(ctypes.Structure):
 
 def set_mount_flags(path: str, flags: int, recursive: bool = True) -> None:
     """Add MOUNT_ATTR_* to the mount at `path` and, if `recursive`, to all below it."""
-    attr = _MountAttr(flags, 0, 0, 0)
+    attr = MountAttr(flags, 0, 0, 0)
     _check(
         _syscall(
             _SYS_MOUNT_SETATTR,
@@ -186,34 +186,19 @@ def set_mount_flags(path: str, flags: int, recursive: bool = True) -> None:
     )
 
 
-def clone_mount(path: str) -> int:
-    """Return a descriptor of a detached copy of the mount at `path`."""
-    return _check(
-        _syscall(_SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC),
-        "open_tree",
-        path,
-    )
-
-
 def prctl(option: int, arg2: int = 0, arg3: int = 0) -> None:
     """Set a property of this process; `option` says which."""
     _check(_prctl(option, arg2, arg3, 0, 0), "prctl", option)
 
 
-def drop_capabilities(keep: Collection[int]) -> None:
-    """Keep only the capabilities in `keep`, and none that an exec could bring back."""
+def count_capabilities() -> int:
+    """Return how many capabilities this kernel has: it refuses to read one past the last."""
     number = 0
-    while _prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
+    while _prctl(PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
         number += 1
-    # The kernel knows how many there are: it refuses the first number past the last.
     if number == 0 or ctypes.get_errno() != errno.EINVAL:
-        _check(-1, "prctl(PR_CAPBSET_DROP)")
-    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    mask = sum(1 << number for number in keep)
-    header = struct.pack("=Ii", 0x20080522, 0)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
-    data = struct.pack("=IIIIII", low, low, 0, high, high, 0)
-    _check(_capset(header, data), "capset")
+        _check(-1, "prctl(PR_CAPBSET_READ)")
+    return number
 
 
 def close_all_but(keep: Collection[int]) -> None:
@@ -229,12 +214,6 @@ def close_all_but(keep: Collection[int]) -> None:
 def _close_range(low: int, high: int) -> None:
     if _syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(low), ctypes.c_uint(high), 0) < 0:
         os.closerange(low, min(high + 1, 65536))
-
-
-def new_session_keyring() -> None:
-    """Leave the session key ring of whoever started us; kernels without key rings are fine."""
-    if _SYS_KEYCTL is not None:
-        _syscall(_SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def has_landlock_scopes() -> bool:
@@ -258,11 +237,6 @@ def make_landlock_scopes() -> int:
     )
 
 
-def restrict_with_landlock(rules: int) -> None:
-    """Hold this process and its children to a set of rules; needs `no_new_privs`."""
-    _check(_syscall(_SYS_LANDLOCK_RESTRICT_SELF, rules, 0), "landlock_restrict_self")
-
-
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
 
@@ -274,8 +248,9 @@ class SeccompFilter:
         """Lay it out."""
         self._code = ctypes.create_string_buffer(program, len(program))
         self._program = _Program(len(program) // 8, ctypes.addressof(self._code))
-        self._address = ctypes.addressof(self._program)
+        self.address = ctypes.addressof(self._program)
+        """Where it is, for the call that loads it."""
 
     def load(self) -> None:
         """Put it on this process and its children."""
-        _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._address, 0, 0), "seccomp")
+        _check(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self.address, 0, 0), "seccomp")

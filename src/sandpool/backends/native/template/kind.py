@@ -6,8 +6,10 @@ a copy of every page that it touches.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
+from . import jail
+from .branch import Brancher, Way
 from .root import WRITABLE
 
 PLACES = (
@@ -20,32 +22,62 @@ PLACES = (
 )
 _TENANT_OWNS = frozenset(("home", "work"))
 
-Place = Tuple[str, str, int, bool]
-"""Where it is made, where it appears, its mode, and whether it is the tenant's own."""
-
 
 class Kind:
     """Sandboxes with the same limits, working directory and settings."""
 
-    __slots__ = ("covered", "is_plugged", "options", "places", "settings", "uid_count")
+    __slots__ = ("has_spare", "is_plugged", "new", "ready", "settings", "uid_count")
 
     def __init__(
-        self, given: Dict[str, Any], make_settings: Callable[[Dict[str, Any]], Any]
+        self,
+        given: Dict[str, Any],
+        guest: Any,
+        provisions: jail.Provisions,
+        brancher: Brancher,
     ) -> None:
-        """Make it ready; `make_settings` is the guest's. Raises what that does."""
-        self.options = f"mode=755,size={given['disk_bytes']},nr_inodes={given['inodes']}"
-        """Of the tmpfs that all writable places are parts of."""
-        self.places = _places(given["working_mount"])
-        self.covered: List[str] = given["covered"]
-        """Directories that a writable place hides, and that are to be seen all the same."""
+        """Make it ready, with what `guest` says of itself: its module `main`.
+
+        Raises what its `Settings` do, and ValueError.
+        """
         self.is_plugged: bool = given["is_plugged"]
         """Whether the host connects the network to something."""
         self.uid_count: int = given["uid_count"]
         """How many host ids a sandbox has."""
-        self.settings: Any = make_settings(given["settings"])
+        self.settings: Any = guest.Settings(given["settings"])
+        self.has_spare: bool = self.settings.has_python
+        self.new = self._way(given, guest, provisions, brancher, has_user_namespace=False)
+        """Of a sandbox that makes its own user namespace."""
+        self.ready = self.new
+        """Of one that is given it."""
+        if provisions.privileged:
+            self.ready = self._way(given, guest, provisions, brancher, has_user_namespace=True)
+
+    def _way(
+        self,
+        given: Dict[str, Any],
+        guest: Any,
+        provisions: jail.Provisions,
+        brancher: Brancher,
+        has_user_namespace: bool,
+    ) -> Way:
+        # All writable places are parts of one tmpfs.
+        options = f"mode=755,size={given['disk_bytes']},nr_inodes={given['inodes']}"
+        places = _places(given["working_mount"])
+        first = jail.calls(provisions, options, places, given["covered"], has_user_namespace)
+        if not self.has_spare:
+            return brancher.way(provisions.program(first), None)
+        first += jail.guest_calls(provisions.slots)
+        second = jail.spare_calls(
+            provisions.privileged,
+            self.settings.working_dir,
+            guest.early_tag(),
+            self.settings.rlimits,
+            guest.KEPT,
+        )
+        return brancher.way(provisions.program(first), provisions.program(second))
 
 
-def _places(working_mount: Optional[str]) -> List[Place]:
+def _places(working_mount: Optional[str]) -> List[jail.Place]:
     places = [*PLACES]
     if working_mount:
         places.append(("work", working_mount, 0o755))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import struct
 from typing import List, Tuple
@@ -27,8 +28,8 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _OURS = PROC + "/thread-self/ns/net"
 _COUNTERS = tuple(PROC + "/thread-self/net/" + name for name in ("dev", "snmp", "snmp6", "netstat"))
 _SOCKETS = tuple(PROC + "/thread-self/net/" + name for name in ("sockstat", "sockstat6"))
-_GLOBAL = frozenset((b"alloc", b"mem", b"memory", b"orphan"))
-"""Words of a socket table before figures of the whole machine's."""
+_GLOBAL = re.compile(rb" (?:alloc|mem|memory|orphan) [0-9]+")
+"""Words and figures in a table of sockets that are the whole machine's."""
 
 
 class Networks:
@@ -85,7 +86,7 @@ def _bring_loopback_up() -> None:
 
 def _look() -> Tuple[bytes, ...]:
     """Return what the kernel counts in the namespace that we are in."""
-    return (*map(_read, _COUNTERS), *map(_of_the_namespace, map(_read, _SOCKETS)))
+    return (*map(_read, _COUNTERS), *[_GLOBAL.sub(b"", _read(path)) for path in _SOCKETS])
 
 
 def _read(path: str) -> bytes:
@@ -103,17 +104,3 @@ def _read(path: str) -> bytes:
             pieces.append(piece)
     finally:
         os.close(fd)
-
-
-def _of_the_namespace(table: bytes) -> bytes:
-    """Drop the figures that are the whole machine's from a table of sockets."""
-    kept: List[bytes] = []
-    for line in table.splitlines():
-        words = line.split()
-        kept.append(words[0])
-        kept += [
-            name + b"=" + value
-            for name, value in zip(words[1::2], words[2::2])
-            if name not in _GLOBAL
-        ]
-    return b" ".join(kept)

@@ -19,7 +19,6 @@ removes its host's cgroups.
 
 from __future__ import annotations
 
-import array
 import errno
 import gc
 import json
@@ -34,6 +33,8 @@ from types import FrameType
 from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
 from . import jail, kernel
+from .branch import Brancher, Way
+from .calls import Call
 from .kind import Kind
 from .networks import Networks
 from .root import PROC
@@ -42,30 +43,21 @@ MAX_PACKET = 128 * 1024
 
 _EXIT_GRACE = 4.0
 
+# What every fork needs is as little as can be: each object is a page that is copied again.  So no
+# enumerations, and of the module `json` only what is not Python.
+_SIGKILL = int(signal.SIGKILL)
+_SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+_SCM_CREDENTIALS = int(socket.SCM_CREDENTIALS)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_CREDENTIALS = struct.Struct("3i")
+_FD = struct.Struct("i")
+# A function of (text, where to begin) that returns a value and where it ends.
+_parse: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_quote = json.encoder.encode_basestring_ascii
+
 
 def _wake_only(_number: int, _frame: Optional[FrameType]) -> None:
     """Do nothing: a handler has to be there, so that the signal reaches the wake-up descriptor."""
-
-
-class Child:
-    """What a forked child takes along: the request and descriptors."""
-
-    def __init__(
-        self,
-        kind: Kind,
-        request: Dict[str, Any],
-        guest_fd: int,
-        network_fd: int,
-        user_fd: Optional[int],
-        map_fd: Optional[int],
-    ) -> None:
-        """Hold them until `jail.enter`."""
-        self.kind = kind
-        self.request = request
-        self.guest_fd = guest_fd
-        self.network_fd = network_fd
-        self.user_fd = user_fd
-        self.map_fd = map_fd
 
 
 class Template:
@@ -74,37 +66,44 @@ class Template:
     def __init__(
         self,
         control: socket.socket,
-        privileged: bool,
         cgroup_dirs: Sequence[Tuple[int, str]],
-        make_settings: Callable[[Dict[str, Any]], Any],
+        provisions: jail.Provisions,
+        guest: Any,
+        become: Callable[[Kind, Dict[str, Any], int, Way], NoReturn],
     ) -> None:
         """Serve `control`; `cgroup_dirs` are to be removed at the end: (parent, opened; name).
 
-        `make_settings` is what the guest makes of those that it is given.
+        `guest` is the guest's module `main`; `become` is called in every process that was forked.
         """
         self._control = control
-        self._make_settings = make_settings
+        self._provisions = provisions
+        self._guest = guest
+        self._become = become
         self._kinds: Dict[int, Union[Kind, Exception]] = {}
         """By number, or what is wrong with it."""
-        self._privileged = privileged
         self._cgroup_dirs = cgroup_dirs
         self._children: Dict[int, str] = {}  # pid -> box id; Invariant T1
         self._pids: Dict[str, int] = {}  # box id -> pid, in our own pid namespace
         self._unmapped: Dict[int, Tuple[int, int, int]] = {}
         # our end of a child's map socket -> (pid, first host id, how many)
         self._users: Dict[int, int] = {}  # first host id -> user namespace; Invariant T2
+        self._ids = os.getuid(), os.getgid()
         self._networks = Networks()
         self._used: Dict[int, int] = {}  # pid -> the network namespace to be given back
-        self._own_pid_namespace = os.open(PROC + "/self/ns/pid", os.O_RDONLY)
+        own_pid_namespace = os.open(PROC + "/self/ns/pid", os.O_RDONLY)
+        # Invariant T3: the kernel refuses a second unshare until we are back in our own namespace.
+        self._brancher = Brancher(
+            provisions.program([Call("unshare", (kernel.CLONE_NEWPID,))]),
+            provisions.program([Call("setns", (own_pid_namespace, kernel.CLONE_NEWPID))]),
+            provisions.slots,
+        )
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
-        self._inherited: Dict[str, Any] = {}
-        """In a child: what it was made from, kept because freeing it would copy pages."""
 
-    def run(self) -> Child:
-        """Serve until the host goes away; return a Child in each process that was forked."""
+    def run(self) -> NoReturn:
+        """Serve until the host goes away."""
         _set_limits()
         signal.signal(signal.SIGCHLD, _wake_only)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -122,77 +121,74 @@ class Template:
                 continue
             for fd, _ in events:
                 if fd == control:
-                    child = self._receive()
-                    if child is not None:
-                        return child
+                    self._receive()
                 elif fd == self._wake_read:
                     self._reap()
                 else:
                     self._map(fd)
 
-    def _receive(self) -> Optional[Child]:
+    def _receive(self) -> None:
         try:
-            packet, ancillary, _, _ = self._control.recvmsg(MAX_PACKET, 256)
+            packet, ancillary, _, _ = self._control.recvmsg(MAX_PACKET, 256, _CLOSE_ON_EXEC)
         except InterruptedError:
-            return None
+            return
         except OSError:
             packet, ancillary = b"", []
-        fds = array.array("i")
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         if not packet:
             self._end()
-        request = json.loads(packet)
-        if request["op"] == "kill":
+        request: Dict[str, Any] = _parse(packet.decode(), 0)[0]
+        if request["op"] == "create":
+            self._create(request, _FD.unpack_from(ancillary[0][2])[0])
+        elif request["op"] == "kill":
             pid = self._pids.get(request["id"])
             if pid is not None:
-                os.kill(pid, signal.SIGKILL)
-            return None
-        if request["op"] == "resize":
+                os.kill(pid, _SIGKILL)
+        elif request["op"] == "resize":
             self._resize(request)
-            return None
-        if request["op"] == "kind":
+        else:
             self._learn(request)
-            return None
-        return self._create(request, fds[0])
 
     def _learn(self, request: Dict[str, Any]) -> None:
         try:
-            self._kinds[request["number"]] = Kind(request, self._make_settings)
+            self._kinds[request["number"]] = Kind(
+                request, self._guest, self._provisions, self._brancher
+            )
         except Exception as error:  # noqa: BLE001 (whoever wants such a sandbox is told)
             self._kinds[request["number"]] = error
+        gc.freeze()  # no sandbox's collector looks at it
 
-    def _create(self, request: Dict[str, Any], guest_fd: int) -> Optional[Child]:
-        """Fork one sandbox; return a Child in it, and None in the template."""
+    def _create(self, request: Dict[str, Any], guest_fd: int) -> None:
+        """Fork one sandbox, which does not return from here."""
         box = request["id"]
         kind = self._kinds[request["kind"]]
         if isinstance(kind, Exception):
             error = f"{type(kind).__name__}: {kind}"
-            self._send({"event": "exited", "id": box, "error": error})
+            self._send("exited", box, error=error)
             os.close(guest_fd)
-            return None
+            return
         opened = [guest_fd]
         user_fd = map_fd = child_map_fd = None
         try:
             network_fd = self._networks.take()
             opened.append(network_fd)
-            if self._privileged:
+            if self._provisions.privileged:
                 user_fd = self._users.get(request["uid_base"])
                 if user_fd is None:
                     ours, theirs = socket.socketpair()
                     map_fd, child_map_fd = ours.detach(), theirs.detach()
                     opened += map_fd, child_map_fd
-            pid = self._fork()
+            self._provisions.admit(request["uid_base"], guest_fd, network_fd, user_fd, child_map_fd)
+            way = kind.new if user_fd is None else kind.ready
+            pid = self._brancher.branch(way)
         except OSError as error:
-            self._send({"event": "exited", "id": box, "error": str(error)})
+            self._send("exited", box, error=str(error))
             for fd in opened:
                 os.close(fd)
-            return None
+            return
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            self._inherited = request
-            return Child(kind, request, guest_fd, network_fd, user_fd, child_map_fd)
+            # Not by a return: whatever was freed on that way would be copied first.
+            self._become(kind, request, guest_fd, way)
         self._children[pid] = box
         self._pids[box] = pid
         os.close(guest_fd)
@@ -202,12 +198,11 @@ class Template:
             self._poll.register(map_fd, select.POLLIN)
         if kind.is_plugged:
             # The host connects it to something: whatever comes of that, it is never taken back.
-            self._send({"event": "created", "id": box}, about=pid, plug=network_fd)
+            self._send("created", box, about=pid, plug=network_fd)
             os.close(network_fd)
         else:
             self._used[pid] = network_fd
-            self._send({"event": "created", "id": box}, about=pid)
-        return None
+            self._send("created", box, about=pid)
 
     def _resize(self, request: Dict[str, Any]) -> None:
         pid = self._pids.get(request["id"])
@@ -218,19 +213,7 @@ class Template:
             jail.resize_places(pid, request["disk_bytes"], request["inodes"])
         except OSError as error:
             number = error.errno or errno.EIO
-        self._send({"event": "resized", "id": request["id"], "errno": number})
-
-    def _fork(self) -> int:
-        # Invariant T3: the kernel refuses a second unshare until we are back in our own namespace.
-        kernel.unshare(kernel.CLONE_NEWPID)
-        try:
-            pid = os.fork()
-        except OSError:
-            kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
-            raise
-        if pid:
-            kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
-        return pid
+        self._send("resized", request["id"], errno=number)
 
     def _map(self, fd: int) -> None:
         """Answer a child that is in its user namespace and waits for its ids."""
@@ -269,23 +252,33 @@ class Template:
             network_fd = self._used.pop(pid, None)
             if network_fd is not None:
                 self._networks.give_back(network_fd)
-            self._send({"event": "exited", "id": box, "status": status})
+            self._send("exited", box, status=status)
 
     def _send(
-        self, value: Dict[str, Any], about: Optional[int] = None, plug: Optional[int] = None
+        self,
+        event: str,
+        box: str,
+        *,
+        about: Optional[int] = None,
+        plug: Optional[int] = None,
+        **more: Union[int, str],
     ) -> None:
         """Send an event; with it the pid `about`, which the kernel translates for the receiver.
 
         `plug` is a descriptor that goes along.
         """
+        told = [f'"event": {_quote(event)}, "id": {_quote(box)}']
+        for name, value in more.items():
+            shown = _quote(value) if isinstance(value, str) else value
+            told.append(f'"{name}": {shown}')
         ancillary: List[Tuple[int, int, bytes]] = []
         if about is not None:
-            credentials = struct.pack("3i", about, os.getuid(), os.getgid())
-            ancillary.append((socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials))
+            credentials = _CREDENTIALS.pack(about, *self._ids)
+            ancillary.append((_SOL_SOCKET, _SCM_CREDENTIALS, credentials))
         if plug is not None:
-            ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", plug)))
+            ancillary.append((_SOL_SOCKET, _SCM_RIGHTS, _FD.pack(plug)))
         try:
-            self._control.sendmsg([json.dumps(value).encode()], ancillary)
+            self._control.sendmsg([f"{{{', '.join(told)}}}".encode()], ancillary)
         except OSError as error:
             # The host is gone; the end of the control socket will say so to the main loop.
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
@@ -294,7 +287,7 @@ class Template:
     def _end(self) -> NoReturn:
         """Leave nothing behind: the host is gone."""
         for pid in self._children:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, _SIGKILL)
         deadline = time.monotonic() + _EXIT_GRACE
         while self._children and time.monotonic() < deadline:
             pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -1,0 +1,152 @@
+"""Forks a sandbox's first process, takes it through its calls, and forks its spare.
+
+With `libbranch.so.1` no Python runs between the fork of the template and the fork of the spare;
+without it the same programs are followed here, at the price of some hundred pages that every
+sandbox copies.  It is compiled when sandpool is installed where there is a C compiler.
+
+    R1  Both ways leave the same behind: in the parent a pid, in the child where it stands.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Callable, Optional
+
+from .calls import CHILD, ERROR, Program, Slots, Step
+
+_COMPILED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libbranch.so.1")
+
+
+class _Library(ctypes.Structure):
+    _fields_ = [
+        ("syscall", ctypes.c_void_p),
+        ("fork", ctypes.c_void_p),
+        ("error", ctypes.c_void_p),
+    ]
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("steps", ctypes.POINTER(Step)), ("count", ctypes.c_long)]
+
+
+class _Branch(ctypes.Structure):
+    _fields_ = [
+        ("library", _Library),
+        ("before", _Program),
+        ("after", _Program),
+        ("first", _Program),
+        ("second", _Program),
+        ("is_twice", ctypes.c_long),
+        ("slots", ctypes.c_void_p),
+    ]
+
+
+# These keep the interpreter's lock: the child must have it, and there is nobody to give it to.
+_libc = ctypes.PyDLL(None, use_errno=True)
+# Looked up now: each child would do it again.
+_before_fork = ctypes.pythonapi.PyOS_BeforeFork
+_after_fork_in_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
+_after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
+for _each in (_before_fork, _after_fork_in_parent, _after_fork_in_child):
+    _each.restype = None
+
+
+class Way:
+    """What the children of a fork are to do, laid out for it; `Brancher.way` makes one."""
+
+    __slots__ = ("first", "layout", "reference", "second")
+
+    def __init__(self, first: Program, second: Optional[Program], layout: _Branch) -> None:
+        """Hold it; nothing of it changes."""
+        self.first = first
+        """By the child of the parent."""
+        self.second = second
+        """By the child of that child, which is forked then; None: it has none."""
+        self.layout = layout
+        self.reference = ctypes.byref(layout)
+
+
+class Brancher:
+    """Forks along two programs of its own, and a way that each call names."""
+
+    def __init__(self, before: Program, after: Program, slots: Slots) -> None:
+        """Have `before` and `after` performed by the parent, around each fork."""
+        self._before = before
+        self._after = after
+        self._slots = slots
+        self._compiled = _load()
+
+    def way(self, first: Program, second: Optional[Program]) -> Way:
+        """Lay out a way."""
+        programs = [_lay(program) for program in (self._before, self._after, first)]
+        layout = _Branch(_functions(), *programs, slots=self._slots.start)
+        if second is not None:
+            layout.second = _lay(second)
+            layout.is_twice = True
+        return Way(first, second, layout)
+
+    def branch(self, way: Way) -> int:
+        """Fork; return the child's pid, and 0 in it and in its child, whose slots say how it went.
+
+        Raises OSError if nothing was forked.
+        """
+        _before_fork()
+        pid = self._in_python(way) if self._compiled is None else self._compiled(way.reference)
+        if pid == 0:
+            _after_fork_in_child()
+            return 0
+        _after_fork_in_parent()
+        if pid < -1:
+            os._exit(1)  # a template that is not where it was is none any more
+        if pid < 0:
+            number = self._slots.numbers[ERROR]
+            raise OSError(number, "fork: " + os.strerror(number))
+        return pid
+
+    def _in_python(self, way: Way) -> int:
+        slots = self._slots
+        if not self._before.perform(slots):
+            return -1
+        pid: int = _libc.fork()
+        if pid:
+            error = ctypes.get_errno()
+            if not self._after.perform(slots):
+                return -2
+            slots.numbers[ERROR] = error
+            return pid
+        slots.numbers[CHILD] = -1
+        if way.first.perform(slots) and way.second is not None:
+            child: int = _libc.fork()
+            slots.numbers[CHILD] = child
+            if child == 0:
+                way.second.perform(slots)
+        return 0
+
+
+def is_compiled() -> bool:
+    """Whether there is a `libbranch.so.1` that can be used."""
+    return _load() is not None
+
+
+def _lay(program: Program) -> _Program:
+    return _Program(ctypes.cast(program.steps, ctypes.POINTER(Step)), len(program.calls))
+
+
+def _functions() -> _Library:
+    names = ("syscall", "fork", "__errno_location")
+    return _Library(*(ctypes.cast(getattr(_libc, name), ctypes.c_void_p) for name in names))
+
+
+def _load() -> Optional[Callable[..., int]]:
+    """Return what `libbranch.so.1` has; None where it is not there, or not of this version."""
+    try:
+        library = ctypes.PyDLL(_COMPILED)
+        size = ctypes.c_long.in_dll(library, "sandpool_branch_size").value
+    except (OSError, ValueError):
+        return None
+    if size != ctypes.sizeof(_Branch) * 1000 + ctypes.sizeof(Step):
+        return None
+    function = library.sandpool_branch
+    function.restype = ctypes.c_long
+    return function
