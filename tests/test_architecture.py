@@ -22,8 +22,8 @@ GUEST = "sandpool.guest"
 SHARED = "sandpool.guest.frames"
 
 HEAVY = (
-    "aiodocker", "fastapi", "httpx", "matplotlib", "numpy", "ray", "rich", "starlette", "torch",
-    "typer", "uvicorn",
+    "aiodocker", "aiohttp", "fastapi", "httpx", "matplotlib", "numpy", "ray", "rich", "starlette",
+    "torch", "typer", "uvicorn",
 )  # fmt: skip
 VAGUE = ("utils", "util", "common", "misc", "helpers")
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import aiohttp
 import anyio
-import httpx
 
 from sandpool.client import HttpSandboxManager
 from sandpool.deployment import deploy
@@ -68,7 +68,7 @@ async def walk(
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
     async with (
         HttpSandboxManager(base_url=url, api_key=api_key) as manager,
-        httpx.AsyncClient(headers=headers, trust_env=False) as caller,
+        aiohttp.ClientSession(headers=headers) as caller,
     ):
         try:
             await deploy(manager, spec, timeout=60)
@@ -84,11 +84,12 @@ async def walk(
             steps.note("GET its URL")
             await _expect_full(manager, spec.name)
             steps.note("check until the pool is full again")
-            answer = await caller.get(f"{url}/claim/{spec.name}")
-            if not answer.is_success:
-                raise SandpoolError(f"GET /claim was answered with {answer.status_code}")
+            async with caller.get(f"{url}/claim/{spec.name}") as answer:
+                if not answer.ok:
+                    raise SandpoolError(f"GET /claim was answered with {answer.status}")
+                claimed = await answer.json()
             steps.note("claim another by GET /claim")
-            await _expect_greeting(caller, answer.json())
+            await _expect_greeting(caller, claimed)
             steps.note("GET its URL")
             await _expect_full(manager, spec.name)
             steps.note("check until the pool is full again")
@@ -107,10 +108,11 @@ async def own_server() -> AsyncGenerator[str]:
         yield url
 
 
-async def _expect_greeting(caller: httpx.AsyncClient, url: str) -> None:
-    answer = await caller.get(url)
-    if answer.text != _GREETING:
-        raise SandpoolError(f"{url} was answered with {answer.status_code}: {answer.text[:200]!r}")
+async def _expect_greeting(caller: aiohttp.ClientSession, url: str) -> None:
+    async with caller.get(url) as answer:
+        text = await answer.text()
+    if text != _GREETING:
+        raise SandpoolError(f"{url} was answered with {answer.status}: {text[:200]!r}")
 
 
 async def _expect_full(manager: HttpSandboxManager, name: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from inspect import isawaitable
-
-import httpx
 
 from sandpool.errors import RemoteError, SandpoolError
 from sandpool.service import OnOutput
@@ -17,7 +15,7 @@ def leave_out(event: events.Event) -> None:
 
 
 async def read_result(
-    answer: httpx.Response,
+    answer: AsyncIterator[bytes],
     on_output: OnOutput,
     on_other: Callable[[events.Event], None] = leave_out,
 ) -> str:
@@ -27,7 +25,7 @@ async def read_result(
     result or cannot be read.
     """
     reader = events.Reader()
-    async for line in answer.aiter_lines():
+    async for line in _lines(answer):
         event = reader.feed(line)
         if event is None:
             continue
@@ -43,6 +41,17 @@ async def read_result(
         else:
             on_other(event)
     raise RemoteError("the server's answer ended before its result")
+
+
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    begun: list[bytes] = []
+    async for piece in pieces:
+        begun.append(piece)
+        if b"\n" in piece:
+            *lines, rest = b"".join(begun).split(b"\n")
+            begun = [rest]
+            for line in lines:
+                yield line.removesuffix(b"\r").decode()
 
 
 def _read(event: events.Event) -> events.Output | SandpoolError | None:

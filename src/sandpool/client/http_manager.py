@@ -63,11 +63,9 @@ from sandpool.wire.requests import (
 )
 
 if TYPE_CHECKING:
-    import httpx
-
     from sandpool.client.loan import HeldLease
     from sandpool.client.remote_sandbox import RemoteSandbox
-    from sandpool.client.transport import Params
+    from sandpool.client.transport import Answer, Params
 
 _log = logging.getLogger(__name__)
 
@@ -299,7 +297,7 @@ class HttpSandboxManager(SandboxManager):
         """Return the last 16 KiB of what the entrypoint of its pool has said; `SandboxNotFound`."""
         self._need_running()
         response = await self._transport.call("GET", _path(sandbox_id, "/logs"))
-        return response.text
+        return response.content.decode()
 
     async def put_archive(self, sandbox_id: str, target_dir: str, data: bytes) -> bool:
         """Unpack a tar archive below `target_dir`."""
@@ -537,17 +535,17 @@ class HttpSandboxManager(SandboxManager):
 
     # What was made for a caller who never heard of it.
 
-    async def _delete_unused(self, response: httpx.Response) -> None:
+    async def _delete_unused(self, response: Answer) -> None:
         await self._delete(answers.parse(SandboxInfo, response.content).id)
 
-    async def _delete_claimed(self, response: httpx.Response) -> None:
+    async def _delete_claimed(self, response: Answer) -> None:
         await self._delete(answers.parse(Claimed, response.content).sandbox.id)
 
-    async def _delete_unused_pool(self, response: httpx.Response) -> None:
+    async def _delete_unused_pool(self, response: Answer) -> None:
         name = answers.parse(PoolInfo, response.content).name
         await self._transport.call("DELETE", _pool(name), params={"force": True})
 
-    async def _give_back_unused(self, response: httpx.Response) -> None:
+    async def _give_back_unused(self, response: Answer) -> None:
         lease_id = answers.parse(Leased, response.content).lease_id
         await self._transport.call("DELETE", f"/v1/leases/{lease_id}")
 
@@ -564,7 +562,7 @@ class HttpSandboxManager(SandboxManager):
 
     async def _post(
         self, path: str, *, json: object = None, params: Params | None = None
-    ) -> httpx.Response:
+    ) -> Answer:
         """Make a POST that may be repeated without doing anything twice."""
         return await self._transport.call(
             "POST", path, json=json, params=params, idempotency_key=new_token()

@@ -40,9 +40,9 @@ class RemoteContext:
             return answers.parse(ContextResult, response.content)
         async with self._transport.stream(
             "POST", path, json=body, lease_id=self._lease_id, accept=events.MEDIA_TYPE
-        ) as response:
+        ) as pieces:
             displays: list[dict[str, str]] = []
-            content = await read_result(response, on_output, lambda it: _show(it, displays))
+            content = await read_result(pieces, on_output, lambda it: _show(it, displays))
         result = answers.parse(ContextResult, content)
         return result.model_copy(update={"displays": tuple(displays)})
 

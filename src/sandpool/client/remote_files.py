@@ -28,8 +28,8 @@ class RemoteFiles:
         content = bytearray()
         async with self._transport.stream(
             "GET", self._path, params={"path": path}, lease_id=self._lease_id
-        ) as response:
-            async for piece in response.aiter_bytes():
+        ) as pieces:
+            async for piece in pieces:
                 content += piece
                 if max_size is not None and len(content) > max_size:
                     raise FileTooLarge(f"{path} has more than {max_size} bytes")
@@ -43,8 +43,8 @@ class RemoteFiles:
         """Iterate over a file's bytes in pieces; closing the iterator ends the transfer."""
         async with self._transport.stream(
             "GET", self._path, params={"path": path}, lease_id=self._lease_id
-        ) as response:
-            async for piece in response.aiter_bytes():
+        ) as pieces:
+            async for piece in pieces:
                 yield piece
 
     async def write(

@@ -7,11 +7,12 @@ and only while its caller waits.
 The environment is not looked at: neither a proxy nor a `.netrc` of this machine gets to see a key
 that is meant for one server.  Redirections are not followed, for the same reason.
 
-    T1  At most one `httpx.AsyncClient` is open, and it belongs to the running event loop.
+    T1  At most one `aiohttp.ClientSession` is open, and it belongs to the running event loop.
 """
 
 from __future__ import annotations
 
+import io
 import json as jsonlib
 import logging
 import socket
@@ -20,13 +21,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
+import aiohttp
 import anyio
-import httpx
 from anyio.abc import TaskStatus
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
+from yarl import URL
 
 from sandpool.client import retry
 from sandpool.clock import Clock, MonotonicClock
@@ -53,17 +55,17 @@ Content = bytes | AsyncIterator[bytes]
 _CONNECT_TIMEOUT = 10.0
 """Seconds for a connection to be made."""
 _WRITE_TIMEOUT = 60.0
-"""Seconds for the server to take the next piece of a request."""
+"""Seconds for the server's host to take the next piece of a request."""
 _SLACK = 5.0
 """Seconds after the caller's deadline in which the server's own answer may still come."""
 _CLOSE_BOUND = 5.0
 """Seconds that closing connections may take."""
 _UNDO_BOUND = 5.0
 """Seconds that taking back what a lost call made may take."""
-_KEPT = 100
-"""Idle connections that are kept."""
 _KEPT_FOR = 60.0
 """Seconds that an idle one is kept: less than the server keeps it, which must not be first."""
+_LONG = 256 * 1024
+"""Bytes of a body that is not handed over at once."""
 _LARGEST_MESSAGE = 16 * 1024 * 1024
 """Bytes of one WebSocket message."""
 
@@ -73,10 +75,33 @@ _SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     *(
         (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}.items()
+        for name, value in {
+            "TCP_KEEPIDLE": 30,
+            "TCP_KEEPINTVL": 10,
+            "TCP_KEEPCNT": 3,
+            "TCP_USER_TIMEOUT": int(_WRITE_TIMEOUT * 1000),
+        }.items()
         if hasattr(socket, name)
     ),
 ]
+
+_NO_GUESSES = ("Content-Type", "User-Agent")
+"""Headers that are sent only where we have something to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server has answered, read to its end."""
+
+    status: int
+    content: bytes = field(repr=False)
+    media_type: str
+    path: str
+    """What was called."""
+
+
+class _ConnectionLost(aiohttp.ClientConnectionError):
+    """A connection that had been made ended before there was an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +165,7 @@ class Transport:
         self._slack = slack
         self._clock = clock if clock is not None else MonotonicClock()
         self._runtime = Runtime()
-        self._client: httpx.AsyncClient | None = None
+        self._session: aiohttp.ClientSession | None = None
         self._is_open = False
 
     def __repr__(self) -> str:
@@ -167,7 +192,7 @@ class Transport:
         lease_id: str | None = None,
         timeout: float | None = None,
         idempotency_key: str | None = None,
-    ) -> httpx.Response:
+    ) -> Answer:
         """Make a call and return its answer, read to its end.
 
         Nothing is left of a cancelled call: its connection is closed, and the server takes back
@@ -200,8 +225,8 @@ class Transport:
         *,
         json: object,
         timeout: float | None = None,
-        take_back: Callable[[httpx.Response], Awaitable[object]],
-    ) -> httpx.Response:
+        take_back: Callable[[Answer], Awaitable[object]],
+    ) -> Answer:
         """Make a POST that gives its caller something to keep, and return its answer.
 
         A server takes back by itself what nobody hears of, but it cannot know about an answer that
@@ -232,28 +257,23 @@ class Transport:
         params: Params | None = None,
         lease_id: str | None = None,
         accept: str | None = None,
-    ) -> AsyncGenerator[httpx.Response]:
+    ) -> AsyncGenerator[AsyncIterator[bytes]]:
         """Make a call once and give its answer for the length of a block, to be iterated over.
 
         Leaving the block before the end of the answer closes the connection, which ends what the
         server does for it.  Raises what `call` does, also from the iteration inside the block.
         """
-        client = await self._need_client()
+        session = await self._need_session()
         headers = self._headers(lease_id, None)
         if accept is not None:
             headers["Accept"] = accept
         call = _Call(method, path, json, content, params, headers)
         try:
-            response = await client.send(_request(client, self.base_url, call), stream=True)
-            try:
-                if response.status_code >= 300:
-                    await response.aread()
-                    raise _for_caller(call, _error(response))
-                yield response
-            finally:
-                with anyio.move_on_after(_CLOSE_BOUND, shield=True):
-                    await response.aclose()
-        except httpx.TransportError as error:
+            async with self._send(session, call) as response:
+                if response.status >= 300:
+                    raise _for_caller(call, _error(await _read(call, response)))
+                yield response.content.iter_any()
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
     @asynccontextmanager
@@ -267,14 +287,12 @@ class Transport:
         """
         if not self._is_open:
             raise _not_started()
-        url = httpx.URL(self.base_url + path, params=_given(params)).copy_with(
-            scheme="wss" if self.base_url.startswith("https:") else "ws"
-        )
+        url = _url(self.base_url, path, params).replace("http", "ws", 1)
         try:
             connection = await _Connect(
-                str(url),
+                url,
                 additional_headers=self._headers(lease_id, None),
-                ssl=self._tls() if url.scheme == "wss" else None,
+                ssl=self._tls() if url.startswith("wss:") else None,
                 proxy=None,
                 max_size=_LARGEST_MESSAGE,
                 open_timeout=_CONNECT_TIMEOUT,
@@ -292,19 +310,17 @@ class Transport:
                 await connection.close()
 
     async def _take_back(
-        self, call: _Call, take_back: Callable[[httpx.Response], Awaitable[object]]
+        self, call: _Call, take_back: Callable[[Answer], Awaitable[object]]
     ) -> None:
         giving_up = replace(call, headers={**call.headers, names.ABANDON: "true"})
         try:
             response = await self._attempt(giving_up)
-            if response.status_code < 300:
+            if response.status < 300:
                 await take_back(response)
-        except (SandpoolError, httpx.TransportError) as error:
+        except (SandpoolError, aiohttp.ClientError, TimeoutError) as error:
             _log.warning("%s: what a lost call made may be left: %r", call.path, error)
 
-    async def _repeat_within(
-        self, timeout: float | None, call: _Call
-    ) -> tuple[httpx.Response, int]:
+    async def _repeat_within(self, timeout: float | None, call: _Call) -> tuple[Answer, int]:
         """Return the last answer, good or bad, and how many attempts failed before it."""
         if timeout is None:
             return await self._repeat(call)
@@ -312,56 +328,90 @@ class Transport:
             return await self._repeat(call)
         raise AcquireTimeout(f"{self.base_url} did not answer within {timeout:g}s")
 
-    async def _repeat(self, call: _Call) -> tuple[httpx.Response, int]:
+    async def _repeat(self, call: _Call) -> tuple[Answer, int]:
         attempt = 0
         while True:
             wait = retry.delay(attempt)
             try:
                 response = await self._attempt(call)
-            except httpx.TransportError as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 if wait is None or not _can_repeat(call, error):
                     raise self._unreachable(error) from error
             else:
-                passing = retry.is_passing(response.status_code, is_problem=_is_problem(response))
+                passing = retry.is_passing(response.status, is_problem=_is_problem(response))
                 if wait is None or not (passing and call.is_repeatable):
                     return response, attempt
             await self._clock.sleep(wait)
             attempt += 1
 
-    async def _attempt(self, call: _Call) -> httpx.Response:
-        client = await self._need_client()
-        return await client.send(_request(client, self.base_url, call))
+    async def _attempt(self, call: _Call) -> Answer:
+        session = await self._need_session()
+        async with self._send(session, call) as response:
+            return await _read(call, response)
 
-    async def _need_client(self) -> httpx.AsyncClient:
+    @asynccontextmanager
+    async def _send(
+        self, session: aiohttp.ClientSession, call: _Call
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Give the head of an answer; the connection is closed unless all of it has been read."""
+        body, headers = call.content, call.headers
+        if call.json is not None:
+            body, headers = _as_json(call.json), {**headers, "Content-Type": "application/json"}
+        failures: list[Exception] = []
+        try:
+            response = await session.request(
+                call.method,
+                # As it is: what is quoted in it is meant to be.
+                URL(_url(self.base_url, call.path, call.params), encoded=True),
+                data=_payload(body, failures),
+                headers=headers,
+                allow_redirects=False,
+                skip_auto_headers=_NO_GUESSES,
+            )
+        except aiohttp.ClientError:
+            if failures:
+                raise failures[0] from None
+            raise
+        try:
+            yield response
+        finally:
+            response.close()
+
+    async def _need_session(self) -> aiohttp.ClientSession:
         if not self._is_open:
             raise _not_started()
         await self._runtime.add("connections", self._keep_connections)
-        client = self._client
-        if client is None:
+        session = self._session
+        if session is None:
             raise _not_started()
-        return client
+        return session
 
     async def _keep_connections(self, *, task_status: TaskStatus[None]) -> None:
-        """Keep a client open for as long as this event loop wants it.  Invariant T1."""
-        client = self._make_client()
+        """Keep a session open for as long as this event loop wants it.  Invariant T1."""
+        session = self._make_session()
         try:
-            self._client = client
+            self._session = session
             task_status.started()
             await anyio.sleep_forever()
         finally:
-            self._client = None
+            self._session = None
             with anyio.move_on_after(_CLOSE_BOUND, shield=True):
-                await client.aclose()
+                await session.close()
 
-    def _make_client(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(
-            max_connections=None, max_keepalive_connections=_KEPT, keepalive_expiry=_KEPT_FOR
+    def _make_session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=_KEPT_FOR,
+            ssl=self._tls(),
+            socket_factory=_open_socket,
         )
-        transport = httpx.AsyncHTTPTransport(
-            verify=self._tls(), trust_env=False, limits=limits, socket_options=_SOCKET_OPTIONS
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT),
+            middlewares=(_once,),
+            trust_env=False,
         )
-        timeout = httpx.Timeout(None, connect=_CONNECT_TIMEOUT, write=_WRITE_TIMEOUT)
-        return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False)
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is not None:
@@ -413,48 +463,97 @@ def segment(text: str) -> str:
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
-def parse_json(response: httpx.Response) -> Any:
+def parse_json(answer: Answer) -> Any:
     """Return an answer's JSON; `RemoteError` if it has none."""
     try:
-        return response.json()
+        return jsonlib.loads(answer.content)
     except ValueError:
         raise RemoteError(
-            f"{response.request.url.path}: the answer is not JSON; is this a sandpool server?"
+            f"{answer.path}: the answer is not JSON; is this a sandpool server?"
         ) from None
 
 
-def _request(client: httpx.AsyncClient, base_url: str, call: _Call) -> httpx.Request:
+def _as_json(value: object) -> bytes:
     try:
-        return client.build_request(
-            call.method,
-            base_url + call.path,
-            json=call.json,
-            content=call.content,
-            params=_given(call.params),
-            headers=call.headers,
-        )
+        text = jsonlib.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return text.encode()
     except (TypeError, ValueError) as error:
         raise InvalidSpec(f"the call cannot be written as JSON: {error}") from None
 
 
-def _given(params: Params | None) -> dict[str, str | int | float | bool] | None:
-    if not params:
+def _payload(
+    content: Content | None, failures: list[Exception]
+) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
+    """Return what is sent; what goes wrong with an iterator is added to `failures`."""
+    if content is None:
         return None
-    return {name: value for name, value in params.items() if value is not None}
+    if isinstance(content, bytes):
+        # What is long is sent in pieces, between which the loop has time for others.
+        return content if len(content) < _LONG else io.BytesIO(content)
+    return _noting(content, failures)
 
 
-def _can_repeat(call: _Call, error: httpx.TransportError) -> bool:
+async def _noting(
+    content: AsyncIterator[bytes], failures: list[Exception]
+) -> AsyncGenerator[bytes]:
+    try:
+        async for piece in content:
+            yield piece
+    except Exception as error:
+        failures.append(error)
+        raise
+
+
+def _url(base_url: str, path: str, params: Params | None) -> str:
+    given = {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in (params or {}).items()
+        if value is not None
+    }
+    return base_url + path + ("?" + urlencode(given) if given else "")
+
+
+async def _read(call: _Call, response: aiohttp.ClientResponse) -> Answer:
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    return Answer(response.status, await response.read(), kind, call.path)
+
+
+def _open_socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    opened = socket.socket(family, kind, protocol)
+    try:
+        for option in _SOCKET_OPTIONS:
+            opened.setsockopt(*option)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Send a request once; `retry` says what is sent again, and knows how often it was."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _ConnectionLost(str(error) or type(error).__name__) from error
+
+
+def _can_repeat(call: _Call, error: Exception) -> bool:
     # What never reached the server was not served, whatever it is.
-    was_sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    was_sent = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     return call.is_repeatable if was_sent else call.can_be_sent_again
 
 
-def _checked(call: _Call, response: httpx.Response, attempt: int) -> httpx.Response:
-    if response.status_code < 300:
+def _checked(call: _Call, response: Answer, attempt: int) -> Answer:
+    if response.status < 300:
         return response
     error = _error(response)
     is_from_server = not isinstance(error, RemoteError)
-    if response.status_code == 404 and call.method == "DELETE" and attempt > 0 and is_from_server:
+    if response.status == 404 and call.method == "DELETE" and attempt > 0 and is_from_server:
         return response
     raise _for_caller(call, error)
 
@@ -468,13 +567,12 @@ def _over(error: SandpoolError) -> SandpoolError:
     return LeaseOver(str(error)) if isinstance(error, LeaseNotFound) else error
 
 
-def _error(response: httpx.Response) -> SandpoolError:
-    return problems.decode(response.status_code, _parsed(response.content))
+def _error(response: Answer) -> SandpoolError:
+    return problems.decode(response.status, _parsed(response.content))
 
 
-def _is_problem(response: httpx.Response) -> bool:
-    kind: str = response.headers.get("content-type", "")
-    return kind.partition(";")[0].strip() == problems.MEDIA_TYPE
+def _is_problem(answer: Answer) -> bool:
+    return answer.media_type == problems.MEDIA_TYPE
 
 
 def _parsed(body: bytes) -> Any:

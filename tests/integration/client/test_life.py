@@ -186,7 +186,7 @@ def test_a_key_does_not_belong_in_the_url() -> None:
 
 WITHOUT = """
 import sys
-for name in ("httpx", "websockets"):
+for name in ("aiohttp", "websockets"):
     sys.modules[name] = None
 import sandpool, sandpool.enclave
 from sandpool import HttpSandboxManager, LocalSandboxManager, SandboxClient
@@ -206,7 +206,7 @@ def test_without_the_packages_the_error_says_how_to_get_them() -> None:
 
 
 def test_importing_the_manager_loads_no_http_library() -> None:
-    code = "import sys, sandpool, sandpool.client; print('httpx' in sys.modules)"
+    code = "import sys, sandpool, sandpool.client; print('aiohttp' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
     )

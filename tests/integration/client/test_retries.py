@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import anyio
-import httpx
 import pytest
 
 from sandpool.client import HttpSandboxManager
-from sandpool.client.transport import Transport
+from sandpool.client.transport import Answer, Transport
 from sandpool.errors import AcquireTimeout, RemoteError, SandboxNotFound, ServerUnreachable
 from sandpool.models import PoolSpec, SandboxConfig, SandboxType
 from tests.integration.client.proxy import Fate, Proxy
@@ -163,9 +164,9 @@ async def test_the_client_has_a_deadline_of_its_own(
 ) -> None:
     taken_back: list[int] = []
 
-    async def take_back(response: httpx.Response) -> None:
-        taken_back.append(response.status_code)
-        sandbox_id: str = response.json()["sandbox"]["id"]
+    async def take_back(answer: Answer) -> None:
+        taken_back.append(answer.status)
+        sandbox_id: str = json.loads(answer.content)["sandbox"]["id"]
         await manager.delete_sandbox(sandbox_id)
 
     transport = Transport(proxy.url, slack=0.0)
