@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -10,20 +11,30 @@ _LONGEST = 30.0
 
 
 class Backoff:
-    """Counts failures in a row, and doubles the pause with each."""
+    """Counts failures in a row, and doubles the pause with each.
+
+    What is tried side by side fails side by side when a cause comes: of the attempts that had begun
+    before a failure was counted, none counts again.
+    """
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         """Begin without failures; `jitter` returns numbers from 0 to 1."""
         self._jitter = jitter
+        self._counted_at = -math.inf
         self.failures = 0
         """Failures since the last success."""
+        self.until = -math.inf
+        """When the next attempt may begin."""
 
-    def fail(self) -> float:
-        """Note a failure and return the seconds to wait, at least half of the full pause."""
+    def fail(self, begun: float, now: float) -> None:
+        """Note the failure of an attempt; it waits at least half of the full pause from now on."""
+        if begun <= self._counted_at:
+            return
+        self._counted_at = now
         self.failures += 1
         # The exponent is bounded so that years of failures overflow nothing.
         pause = min(_LONGEST, _FIRST * 2.0 ** min(self.failures - 1, 16))
-        return pause * (0.5 + 0.5 * self._jitter())
+        self.until = now + pause * (0.5 + 0.5 * self._jitter())
 
     def succeed(self) -> None:
         """Note a success."""

@@ -52,7 +52,10 @@ class Policy:
     max_waiting: int = 10_000
     """Callers that may wait; one more gets `NoCapacity`."""
     degraded_after: int = 3
-    """Failed creations in a row after which callers are told instead of left to wait."""
+    """Failed creations in a row after which callers are told instead of left to wait.
+
+    What was tried side by side, and fails, is one (`backoff`).
+    """
 
     def __post_init__(self) -> None:
         """Check everything, so that no pool ever meets an impossible policy."""

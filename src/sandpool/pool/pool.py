@@ -109,7 +109,6 @@ class Pool(Generic[T]):
         self._warm_waiters: list[tuple[int | None, anyio.Event]] = []
         self._backoff = backoff or Backoff()
         self._chance = chance
-        self._retry_at = 0.0
         self._cause: BaseException | None = None
         """The last failure, while the pool is degraded."""
         self._refill_at = 0.0
@@ -404,7 +403,7 @@ class Pool(Generic[T]):
     def _refuse_if_hopeless(self, timeout: float | None) -> None:
         if len(self._waiters) >= self._policy.max_waiting:
             raise NoCapacity(f"{len(self._waiters)} callers wait for pool {self.name} already")
-        if self._cause is not None and self._clock.now() < self._retry_at:
+        if self._cause is not None and self._clock.now() < self._backoff.until:
             raise self._degraded(self._cause)
         if timeout is not None and timeout <= 0:
             raise AcquireTimeout(f"pool {self.name} has nothing ready", step="wait")
@@ -647,7 +646,7 @@ class Pool(Generic[T]):
         if not self._waiters and self._clock.now() < self._refill_at:
             return 0
         if self._backoff.failures:
-            if self._clock.now() < self._retry_at:
+            if self._clock.now() < self._backoff.until:
                 return 0
             # One try at a time until one succeeds.
             return max(0, 1 - creating)
@@ -695,7 +694,7 @@ class Pool(Generic[T]):
         if not made:
             self._slots.move(slot, State.DEAD)
             if failure is not None:
-                self._note_failure(slot, failure)
+                self._note_failure(slot, failure, begun)
             return
         now = self._clock.now()
         lifetime = self._policy.lifetime
@@ -719,10 +718,10 @@ class Pool(Generic[T]):
             self._become_ready(member)
             self._tell(Created(slot, now - begun))
 
-    def _note_failure(self, slot: SlotId, error: BaseException) -> None:
+    def _note_failure(self, slot: SlotId, error: BaseException, begun: float) -> None:
         self._tally.create_failures += 1
         self._tally.last_error = f"{type(error).__name__}: {error}"
-        self._retry_at = self._clock.now() + self._backoff.fail()
+        self._backoff.fail(begun, self._clock.now())
         _log.warning("pool %s: an item could not be made: %s", self.name, self._tally.last_error)
         self._tell(CreateFailed(slot, error))
         if self._backoff.failures >= self._policy.degraded_after:
@@ -731,7 +730,7 @@ class Pool(Generic[T]):
             self._cause = error
             self._waiters.fail_all(lambda: self._degraded(error))
             self._wake_warm_waiters()
-        self._mind(self._retry_at)
+        self._mind(self._backoff.until)
 
     def _note_success(self) -> None:
         self._backoff.succeed()
@@ -896,8 +895,8 @@ class Pool(Generic[T]):
         ]
         if self._refill_at > now:
             due.append(self._refill_at)
-        if self._backoff.failures and self._retry_at > now:
-            due.append(self._retry_at)
+        if self._backoff.failures and self._backoff.until > now:
+            due.append(self._backoff.until)
         return min(due)
 
     def _next_due_of_idle(self) -> float:
