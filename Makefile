@@ -43,7 +43,7 @@ thirdparty: $(THIRDPARTY)  ## Make .venv-thirdparty, with the clients of other s
 demo: $(RUNTIME)  ## Run the main job end to end on this machine
 	$(BIN)/sandpool demo
 
-test: $(DEV)  ## Test all that needs no more than this host's kernel (about three minutes)
+test: $(DEV)  ## Test all that needs no more than this host's kernel (three to four minutes)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "$(HOST_ONLY)" $(PYTEST_ARGS)
 
 test-unit: $(DEV)  ## Test without any sandbox (seconds)

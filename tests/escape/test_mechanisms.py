@@ -6,17 +6,13 @@ Each test runs an attempt on a copy of sandpool in which one mechanism has been 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-import sandpool
 from sandpool.backends.native import doctor
+from tests.copies import copy_sandpool, run_with_copy
 from tests.escape.attempts import ATTEMPTS, EPILOGUE, PRELUDE
 from tests.escape.surroundings import Surroundings
 
@@ -115,25 +111,14 @@ def verdict(
     directory: Path, edits: tuple[Edit, ...], program: str, surroundings: Surroundings
 ) -> str:
     """Return what comes of `program` in a sandpool with `edits`."""
-    source = Path(sandpool.__file__).parent
-    copy = directory / "sandpool"
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = copy_sandpool(directory)
     for edit in edits:
         path = copy / edit.file
         text = path.read_text()
         assert text.count(edit.line) == 1, f"{edit.file} has changed: {edit.line!r}"
         path.write_text(text.replace(edit.line, edit.instead))
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER],
-        input=json.dumps([PRELUDE + EPILOGUE, json.dumps(surroundings.facts), program]),
-        env={**os.environ, "PYTHONPATH": str(directory)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    answer: list[str] = json.loads(done.stdout)
+    given = json.dumps([PRELUDE + EPILOGUE, json.dumps(surroundings.facts), program])
+    answer: list[str] = json.loads(run_with_copy(directory, DRIVER, stdin=given))
     return answer[0]
 
 

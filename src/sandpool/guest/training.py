@@ -16,7 +16,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import frames, main, rehearsal, script
+from . import frames, main, rehearsal, script, signals
 from .interpreter import Interpreter
 from .operations import bind, run_code
 from .settings import Settings
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _ROUNDS = 24
 """More than the calls after which CPython takes code for settled."""
+
+_HANDLED = signals.SIGCHLD, signals.SIGHUP, signals.SIGINT, signals.SIGTERM
+"""Signals that a guest has handlers of its own for."""
 
 _NOWHERE = "/.sandpool/nowhere"
 """A place that is in no image."""
@@ -69,14 +72,15 @@ def train(executable: str, env: dict[str, str] | None = None) -> Interpreter:
     script.prepare(interpreter)
     directory = os.getcwd()
     env = env if env is not None else interpreter.env
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in _HANDLED}
     try:
         for _ in range(_ROUNDS):
             _be_guest(interpreter)
         for _ in range(_ROUNDS):
             _be_spare(interpreter)
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         interpreter.set_environment(env)
         os.chdir(directory)
     return interpreter

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import sandpool
 from sandpool.backends.native.template import branch
+from tests.copies import copy_sandpool, run_with_copy
 
 pytestmark = pytest.mark.namespaces
 
@@ -60,16 +56,7 @@ asyncio.run(main())
 
 def look(directory: Path) -> tuple[str, list[dict[str, Any]]]:
     """Return how the sandpool in `directory` forks, and what its sandboxes find of themselves."""
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, INSIDE],
-        env={**os.environ, "PYTHONPATH": str(directory)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    how, found = json.loads(done.stdout)
+    how, found = json.loads(run_with_copy(directory, DRIVER, INSIDE))
     return how, found
 
 
@@ -79,11 +66,10 @@ def look(directory: Path) -> tuple[str, list[dict[str, Any]]]:
 def test_a_sandbox_is_the_same_whether_it_was_forked_by_compiled_code_or_by_python(
     tmp_path: Path,
 ) -> None:
-    source = Path(sandpool.__file__).parent
-    shutil.copytree(source, tmp_path / "sandpool", ignore=shutil.ignore_patterns("__pycache__"))
+    copy = copy_sandpool(tmp_path)
     how, compiled = look(tmp_path)
     assert how == "compiled"
-    (tmp_path / "sandpool" / LIBRARY).unlink()
+    (copy / LIBRARY).unlink()
     how, interpreted = look(tmp_path)
     assert how.startswith("in Python")
     for found in (compiled, interpreted):
@@ -92,9 +78,8 @@ def test_a_sandbox_is_the_same_whether_it_was_forked_by_compiled_code_or_by_pyth
 
 
 def test_a_library_of_another_version_is_not_used(tmp_path: Path) -> None:
-    source = Path(sandpool.__file__).parent
-    shutil.copytree(source, tmp_path / "sandpool", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "sandpool" / LIBRARY).write_bytes(b"\x7fELF and nothing that any loader knows")
+    copy = copy_sandpool(tmp_path)
+    (copy / LIBRARY).write_bytes(b"\x7fELF and nothing that any loader knows")
     how, found = look(tmp_path)
     assert how.startswith("in Python")
     assert found[0]["tagged"]

@@ -86,21 +86,11 @@ _FOR_THE_JAIL = (
 )
 """Calls that template and jail make after `outer` is loaded; `inner` denies them."""
 
-_CALLS = (
-    *_FOR_THE_JAIL,
-    *("capset", "chdir", "close", "close_range", "fchmodat", "fchownat", "landlock_restrict_self"),
-    *("dup3", "fchdir", "mkdirat", "openat", "pipe2", "prctl", "prlimit64", "read", "recvfrom"),
-    *(
-        "setfsgid",
-        "setfsuid",
-        "setgroups",
-        "setresgid",
-        "setresuid",
-        "setsid",
-        "socketpair",
-        "write",
-    ),
-)
+_CALLS = """
+    capset chdir close close_range dup3 fchdir fchmodat fchownat keyctl landlock_restrict_self
+    mkdirat mount mount_setattr move_mount open_tree openat pipe2 prctl prlimit64 read recvfrom
+    setfsgid setfsuid setgroups setns setresgid setresuid setsid socketpair umount2 unshare write
+"""
 """What `template/jail.py` makes by number."""
 
 _DENIED = """
@@ -153,7 +143,7 @@ def numbers() -> dict[str, int]:
     import pyseccomp as lib
 
     arch = lib.system_arch()
-    return {name: max(-1, lib.resolve_syscall(arch, name)) for name in _CALLS}
+    return {name: max(-1, lib.resolve_syscall(arch, name)) for name in _CALLS.split()}
 
 
 @cache

@@ -1,8 +1,8 @@
 """Forks a sandbox's first process, takes it through its calls, and forks its spare.
 
 With `libbranch.so.1` no Python runs between the fork of the template and the fork of the spare;
-without it the same programs are followed here, at the price of some hundred pages that every
-sandbox copies.  It is compiled when sandpool is installed where there is a C compiler.
+without it the same programs are followed here, at the price of pages that every sandbox copies.
+It is compiled when sandpool is installed where there is a C compiler.
 
     R1  Both ways leave the same behind: in the parent a pid, in the child where it stands.
 """
