@@ -63,9 +63,9 @@ from sandpool.wire.requests import (
 )
 
 if TYPE_CHECKING:
+    from sandpool.client.calls import Answer, Params
     from sandpool.client.loan import HeldLease
     from sandpool.client.remote_sandbox import RemoteSandbox
-    from sandpool.client.transport import Answer, Params
 
 _log = logging.getLogger(__name__)
 

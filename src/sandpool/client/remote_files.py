@@ -6,7 +6,8 @@ import errno
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from sandpool.client import answers
-from sandpool.client.transport import Params, Transport, segment
+from sandpool.client.calls import Params
+from sandpool.client.transport import Transport, segment
 from sandpool.errors import FileFailed, FileTooLarge
 from sandpool.models import DirEntry
 from sandpool.wire.files import ENTRIES, Move, NewDirectory, Written, format_mode

@@ -12,25 +12,35 @@ that is meant for one server.  Redirections are not followed, for the same reaso
 
 from __future__ import annotations
 
-import io
 import json as jsonlib
 import logging
-import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import anyio
 from anyio.abc import TaskStatus
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
-from yarl import URL
 
 from sandpool.client import retry
+from sandpool.client.calls import (
+    CONNECT_TIMEOUT,
+    LOST,
+    Answer,
+    Call,
+    Content,
+    Params,
+    has_reached,
+    open_session,
+    read,
+    send,
+    url,
+)
 from sandpool.clock import Clock, MonotonicClock
 from sandpool.errors import (
     AcquireTimeout,
@@ -49,83 +59,14 @@ from sandpool.wire import problems
 
 _log = logging.getLogger(__name__)
 
-Params = Mapping[str, str | int | float | bool | None]
-Content = bytes | AsyncIterator[bytes]
-
-_CONNECT_TIMEOUT = 10.0
-"""Seconds for a connection to be made."""
-_WRITE_TIMEOUT = 60.0
-"""Seconds for the server's host to take the next piece of a request."""
 _SLACK = 5.0
 """Seconds after the caller's deadline in which the server's own answer may still come."""
 _CLOSE_BOUND = 5.0
 """Seconds that closing connections may take."""
 _UNDO_BOUND = 5.0
 """Seconds that taking back what a lost call made may take."""
-_KEPT_FOR = 60.0
-"""Seconds that an idle one is kept: less than the server keeps it, which must not be first."""
-_LONG = 256 * 1024
-"""Bytes of a body that is not handed over at once."""
 _LARGEST_MESSAGE = 16 * 1024 * 1024
 """Bytes of one WebSocket message."""
-
-# An answer may be hours away, so no bound on reading tells that the server's host is gone.
-_SOCKET_OPTIONS = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in {
-            "TCP_KEEPIDLE": 30,
-            "TCP_KEEPINTVL": 10,
-            "TCP_KEEPCNT": 3,
-            "TCP_USER_TIMEOUT": int(_WRITE_TIMEOUT * 1000),
-        }.items()
-        if hasattr(socket, name)
-    ),
-]
-
-_NO_GUESSES = ("Content-Type", "User-Agent")
-"""Headers that are sent only where we have something to say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server has answered, read to its end."""
-
-    status: int
-    content: bytes = field(repr=False)
-    media_type: str
-    path: str
-    """What was called."""
-
-
-class _ConnectionLost(aiohttp.ClientConnectionError):
-    """A connection that had been made ended before there was an answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call, to be made as often as it takes."""
-
-    method: str
-    path: str
-    json: object
-    content: Content | None = field(repr=False)
-    params: Params | None
-    headers: Mapping[str, str] = field(repr=False)
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether it may be made again although it may have been served."""
-        return self.can_be_sent_again and retry.is_repeatable(
-            self.method, has_key=names.IDEMPOTENCY_KEY in self.headers
-        )
-
-    @property
-    def can_be_sent_again(self) -> bool:
-        """Whether all of it is still in hand."""
-        return self.content is None or isinstance(self.content, bytes)
 
 
 class Transport:
@@ -216,7 +157,7 @@ class Transport:
             AcquireTimeout: There was none in `timeout` seconds, and some slack.
             ManagerNotStarted: The transport is not open.
         """
-        call = _Call(method, path, json, content, params, self._headers(lease_id, idempotency_key))
+        call = Call(method, path, json, content, params, self._headers(lease_id, idempotency_key))
         return _checked(call, *await self._repeat_within(timeout, call))
 
     async def obtain(
@@ -236,7 +177,7 @@ class Transport:
 
         Args and errors are those of `call`; the call has an idempotency key of its own.
         """
-        call = _Call("POST", path, json, None, None, self._headers(None, new_token()))
+        call = Call("POST", path, json, None, None, self._headers(None, new_token()))
         try:
             response, attempt = await self._repeat_within(timeout, call)
         except BaseException:
@@ -267,13 +208,13 @@ class Transport:
         headers = self._headers(lease_id, None)
         if accept is not None:
             headers["Accept"] = accept
-        call = _Call(method, path, json, content, params, headers)
+        call = Call(method, path, json, content, params, headers)
         try:
-            async with self._send(session, call) as response:
+            async with send(session, self.base_url, call) as response:
                 if response.status >= 300:
-                    raise _for_caller(call, _error(await _read(call, response)))
+                    raise _for_caller(call, _error(await read(call, response)))
                 yield response.content.iter_any()
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except LOST as error:
             raise self._unreachable(error) from error
 
     @asynccontextmanager
@@ -287,15 +228,15 @@ class Transport:
         """
         if not self._is_open:
             raise _not_started()
-        url = _url(self.base_url, path, params).replace("http", "ws", 1)
+        address = url(self.base_url, path, params).replace("http", "ws", 1)
         try:
             connection = await _Connect(
-                url,
+                address,
                 additional_headers=self._headers(lease_id, None),
-                ssl=self._tls() if url.startswith("wss:") else None,
+                ssl=self._tls() if address.startswith("wss:") else None,
                 proxy=None,
                 max_size=_LARGEST_MESSAGE,
-                open_timeout=_CONNECT_TIMEOUT,
+                open_timeout=CONNECT_TIMEOUT,
             )
         except InvalidStatus as refusal:
             body = bytes(refusal.response.body)
@@ -310,17 +251,17 @@ class Transport:
                 await connection.close()
 
     async def _take_back(
-        self, call: _Call, take_back: Callable[[Answer], Awaitable[object]]
+        self, call: Call, take_back: Callable[[Answer], Awaitable[object]]
     ) -> None:
         giving_up = replace(call, headers={**call.headers, names.ABANDON: "true"})
         try:
             response = await self._attempt(giving_up)
             if response.status < 300:
                 await take_back(response)
-        except (SandpoolError, aiohttp.ClientError, TimeoutError) as error:
+        except (SandpoolError, *LOST) as error:
             _log.warning("%s: what a lost call made may be left: %r", call.path, error)
 
-    async def _repeat_within(self, timeout: float | None, call: _Call) -> tuple[Answer, int]:
+    async def _repeat_within(self, timeout: float | None, call: Call) -> tuple[Answer, int]:
         """Return the last answer, good or bad, and how many attempts failed before it."""
         if timeout is None:
             return await self._repeat(call)
@@ -328,13 +269,13 @@ class Transport:
             return await self._repeat(call)
         raise AcquireTimeout(f"{self.base_url} did not answer within {timeout:g}s")
 
-    async def _repeat(self, call: _Call) -> tuple[Answer, int]:
+    async def _repeat(self, call: Call) -> tuple[Answer, int]:
         attempt = 0
         while True:
             wait = retry.delay(attempt)
             try:
                 response = await self._attempt(call)
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except LOST as error:
                 if wait is None or not _can_repeat(call, error):
                     raise self._unreachable(error) from error
             else:
@@ -344,38 +285,10 @@ class Transport:
             await self._clock.sleep(wait)
             attempt += 1
 
-    async def _attempt(self, call: _Call) -> Answer:
+    async def _attempt(self, call: Call) -> Answer:
         session = await self._need_session()
-        async with self._send(session, call) as response:
-            return await _read(call, response)
-
-    @asynccontextmanager
-    async def _send(
-        self, session: aiohttp.ClientSession, call: _Call
-    ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        """Give the head of an answer; the connection is closed unless all of it has been read."""
-        body, headers = call.content, call.headers
-        if call.json is not None:
-            body, headers = _as_json(call.json), {**headers, "Content-Type": "application/json"}
-        failures: list[Exception] = []
-        try:
-            response = await session.request(
-                call.method,
-                # As it is: what is quoted in it is meant to be.
-                URL(_url(self.base_url, call.path, call.params), encoded=True),
-                data=_payload(body, failures),
-                headers=headers,
-                allow_redirects=False,
-                skip_auto_headers=_NO_GUESSES,
-            )
-        except aiohttp.ClientError:
-            if failures:
-                raise failures[0] from None
-            raise
-        try:
-            yield response
-        finally:
-            response.close()
+        async with send(session, self.base_url, call) as response:
+            return await read(call, response)
 
     async def _need_session(self) -> aiohttp.ClientSession:
         if not self._is_open:
@@ -388,7 +301,7 @@ class Transport:
 
     async def _keep_connections(self, *, task_status: TaskStatus[None]) -> None:
         """Keep a session open for as long as this event loop wants it.  Invariant T1."""
-        session = self._make_session()
+        session = open_session(self._tls())
         try:
             self._session = session
             task_status.started()
@@ -397,21 +310,6 @@ class Transport:
             self._session = None
             with anyio.move_on_after(_CLOSE_BOUND, shield=True):
                 await session.close()
-
-    def _make_session(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=_KEPT_FOR,
-            ssl=self._tls(),
-            socket_factory=_open_socket,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT),
-            middlewares=(_once,),
-            trust_env=False,
-        )
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is not None:
@@ -473,82 +371,12 @@ def parse_json(answer: Answer) -> Any:
         ) from None
 
 
-def _as_json(value: object) -> bytes:
-    try:
-        text = jsonlib.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode()
-    except (TypeError, ValueError) as error:
-        raise InvalidSpec(f"the call cannot be written as JSON: {error}") from None
-
-
-def _payload(
-    content: Content | None, failures: list[Exception]
-) -> bytes | io.BytesIO | AsyncIterator[bytes] | None:
-    """Return what is sent; what goes wrong with an iterator is added to `failures`."""
-    if content is None:
-        return None
-    if isinstance(content, bytes):
-        # What is long is sent in pieces, between which the loop has time for others.
-        return content if len(content) < _LONG else io.BytesIO(content)
-    return _noting(content, failures)
-
-
-async def _noting(
-    content: AsyncIterator[bytes], failures: list[Exception]
-) -> AsyncGenerator[bytes]:
-    try:
-        async for piece in content:
-            yield piece
-    except Exception as error:
-        failures.append(error)
-        raise
-
-
-def _url(base_url: str, path: str, params: Params | None) -> str:
-    given = {
-        name: str(value).lower() if isinstance(value, bool) else value
-        for name, value in (params or {}).items()
-        if value is not None
-    }
-    return base_url + path + ("?" + urlencode(given) if given else "")
-
-
-async def _read(call: _Call, response: aiohttp.ClientResponse) -> Answer:
-    kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-    return Answer(response.status, await response.read(), kind, call.path)
-
-
-def _open_socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, *_ = address
-    opened = socket.socket(family, kind, protocol)
-    try:
-        for option in _SOCKET_OPTIONS:
-            opened.setsockopt(*option)
-    except OSError:
-        opened.close()
-        raise
-    return opened
-
-
-async def _once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Send a request once; `retry` says what is sent again, and knows how often it was."""
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _ConnectionLost(str(error) or type(error).__name__) from error
-
-
-def _can_repeat(call: _Call, error: Exception) -> bool:
+def _can_repeat(call: Call, error: Exception) -> bool:
     # What never reached the server was not served, whatever it is.
-    was_sent = not isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-    return call.is_repeatable if was_sent else call.can_be_sent_again
+    return call.is_repeatable if has_reached(error) else call.can_be_sent_again
 
 
-def _checked(call: _Call, response: Answer, attempt: int) -> Answer:
+def _checked(call: Call, response: Answer, attempt: int) -> Answer:
     if response.status < 300:
         return response
     error = _error(response)
@@ -558,7 +386,7 @@ def _checked(call: _Call, response: Answer, attempt: int) -> Answer:
     raise _for_caller(call, error)
 
 
-def _for_caller(call: _Call, error: SandpoolError) -> SandpoolError:
+def _for_caller(call: Call, error: SandpoolError) -> SandpoolError:
     return _over(error) if names.LEASE in call.headers else error
 
 

@@ -8,7 +8,8 @@ import anyio
 import pytest
 
 from sandpool.client import HttpSandboxManager
-from sandpool.client.transport import Answer, Transport
+from sandpool.client.calls import Answer
+from sandpool.client.transport import Transport
 from sandpool.errors import AcquireTimeout, RemoteError, SandboxNotFound, ServerUnreachable
 from sandpool.models import PoolSpec, SandboxConfig, SandboxType
 from tests.integration.client.proxy import Fate, Proxy
