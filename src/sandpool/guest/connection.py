@@ -160,6 +160,10 @@ class Connection:
             raise ConnectionOver(str(error)) from error
         if not data:
             raise ConnectionOver("the host closed the connection")
+        self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """Take what the host has sent.  Raises FrameError."""
         receive = self._receive
         for request, kind, payload in self._decoder.feed(data):
             receive(request, kind, payload)

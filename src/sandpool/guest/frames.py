@@ -83,8 +83,12 @@ def encode(request: int, kind: int, payload: bytes = b"") -> bytes:
 
 def encode_json(request: int, kind: int, value: Dict[str, Any]) -> bytes:
     """Return one frame whose payload is the JSON object `value`."""
-    payload = _as_json(value).encode("utf-8", "surrogatepass")
-    return encode(request, kind, payload)
+    return encode(request, kind, as_json(value))
+
+
+def as_json(value: Dict[str, Any]) -> bytes:
+    """Return a control payload."""
+    return _as_json(value).encode("utf-8", "surrogatepass")
 
 
 def encode_credit(request: int, count: int) -> bytes:

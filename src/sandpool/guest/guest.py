@@ -123,7 +123,7 @@ class Guest:
 
     def _open(self, number: int, payload: bytes) -> None:
         values = frames.decode_json(payload)
-        request = Request(number, self.connection, self._forget)
+        request = Request(number, self.connection, self.forget)
         is_full = len(self.requests) >= MAX_REQUESTS
         self.requests[number] = request
         try:
@@ -156,7 +156,8 @@ class Guest:
                 f"the request is of epoch {epoch!r:.40}, the sandbox is bound to {bound!r}",
             )
 
-    def _forget(self, number: int) -> None:
+    def forget(self, number: int) -> None:
+        """Note that a request has been closed."""
         del self.requests[number]
 
     def needs_python(self) -> Interpreter:

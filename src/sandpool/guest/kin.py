@@ -69,9 +69,18 @@ class Kin:
 
     def park(self, tag: int) -> None:
         """Note that what carries `tag` is a spare; it may be one that was given out elsewhere."""
-        self._next = min(self._next, tag)  # Invariant K2
+        self.pass_over(tag)
         self._live.discard(tag)
         self._parked.add(tag)
+
+    def pass_over(self, tag: int) -> None:
+        """Note that all tags down to `tag` have been given out elsewhere."""
+        self._next = min(self._next, tag)  # Invariant K2
+
+    def admit(self, tag: int) -> None:
+        """Note that something of ours carries `tag`, which was given out elsewhere."""
+        self.pass_over(tag)
+        self._live.add(tag)
 
     def employ(self, tag: int) -> None:
         """Note that the spare of `tag` now runs the tenant's code."""

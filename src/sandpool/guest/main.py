@@ -9,7 +9,7 @@ import select
 from typing import TYPE_CHECKING, NoReturn
 
 from . import frames as frames
-from . import rights, script, signals
+from . import operations, rights, script, signals, takeover
 from .child import KEPT as KEPT
 from .child import Departure
 from .connection import ConnectionOver
@@ -21,6 +21,10 @@ from .operations import HANDLERS
 from .pristine import Pristine
 from .settings import Settings as Settings
 from .spare import EarlySpare as EarlySpare
+from .takeover import EarlyRun as EarlyRun
+from .takeover import Served as Served
+from .takeover import first_path as first_path
+from .takeover import order as order
 
 if TYPE_CHECKING:
     from typing import Callable
@@ -47,20 +51,25 @@ def serve(read_fd: int, write_fd: int, settings: Settings) -> NoReturn:
         rights.use_files_as(settings.uid, settings.gid)
     # Only once the host has spoken: what is forked before then is under no limits of the host's.
     select.select([read_fd], [], [])
-    _serve(read_fd, write_fd, settings, interpreter, None)
+    _serve(read_fd, write_fd, settings, interpreter, None, None)
 
 
 def serve_in_jail(
-    fd: int, settings: Settings, interpreter: Interpreter | None, spare: EarlySpare | None
+    fd: int,
+    settings: Settings,
+    interpreter: Interpreter | None,
+    spare: EarlySpare | None,
+    served: Served | None,
 ) -> NoReturn:
     """Be the guest, as `serve` is, where the jail has seen to all that comes before.
 
     Descriptors 0, 1 and 2 are open on nothing, this process can be neither traced nor dumped, it
     uses files with the rights of the tenant, and `spare`, if there is one, was forked after the
-    host had spoken.  `interpreter` is what `training` has returned.
+    host had spoken.  `interpreter` is what `training` has returned, and `served` how far the
+    sandbox has been served already.
     """
     _refuse_all_but_process_1()
-    _serve(fd, fd, settings, interpreter, spare)
+    _serve(fd, fd, settings, interpreter, spare, served)
 
 
 def be_spare(settings: Settings, interpreter: Interpreter, is_ready: bool) -> NoReturn:
@@ -83,8 +92,9 @@ def _serve(
     settings: Settings,
     interpreter: Interpreter | None,
     spare: EarlySpare | None,
+    served: Served | None,
 ) -> NoReturn:
-    program = _until_forked(read_fd, write_fd, settings, interpreter, spare)
+    program = _until_forked(read_fd, write_fd, settings, interpreter, spare, served)
     program()
     os._exit(0)
 
@@ -95,12 +105,17 @@ def _until_forked(
     settings: Settings,
     interpreter: Interpreter | None,
     spare: EarlySpare | None,
+    served: Served | None,
 ) -> Callable[[], None]:
     """Serve; return only in a child, with its program."""
     try:
         inherit(settings, interpreter)
-        guest = make_guest(read_fd, write_fd, settings, interpreter, spare)
+        is_running = served is not None and served.run is not None
+        free = None if is_running else spare
+        guest = make_guest(read_fd, write_fd, settings, interpreter, free)
         _alive.append(guest)
+        if spare is not None and served is not None:
+            takeover.resume(guest, spare, served)
         gc.freeze()
         guest.loop.run()
     except Departure as departure:
@@ -119,6 +134,11 @@ def inherit(settings: Settings, interpreter: Interpreter | None) -> None:
         signals.handle(number, signals.DEFAULT)
     if interpreter is not None:
         interpreter.set_environment(settings.env)
+
+
+def greeting(settings: Settings) -> bytes:
+    """Return the answer that a guest with these settings gives to `hello`, as JSON."""
+    return frames.as_json(operations.greeting(settings.has_python))
 
 
 def make_guest(

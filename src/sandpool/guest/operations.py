@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,14 +40,17 @@ def hello(guest: Guest, request: Request, fields: Fields) -> None:
     fields.finish()
     if version != frames.VERSION:
         raise Refusal("unsupported", f"the guest speaks version {frames.VERSION}, not {version}")
-    request.respond(
-        {
-            "version": frames.VERSION,
-            "python": ".".join(map(str, sys.version_info[:3])) if guest.interpreter else None,
-            "pid": os.getpid(),
-            "features": sorted(HANDLERS),
-        }
-    )
+    request.respond(greeting(guest.interpreter is not None))
+
+
+def greeting(has_python: bool) -> dict[str, Any]:
+    """Return the answer to `hello`."""
+    return {
+        "version": frames.VERSION,
+        "python": ".".join(map(str, sys.version_info[:3])) if has_python else None,
+        "pid": 1,
+        "features": sorted(HANDLERS),
+    }
 
 
 def bind(guest: Guest, request: Request, fields: Fields) -> None:
@@ -126,13 +128,14 @@ def run_code(guest: Guest, request: Request, fields: Fields) -> None:
             started = run.start(guest, request, limits.cwd, True, limits.max_output, program)
         if not limits.with_stdin:
             started.eof(request)
-        started.on_finish(partial(_finish, guest, source))
+        started.on_finish(partial(end_code, guest, source))
         started.limit(limits.timeout)
 
     intake.collect(request, guest.sources.create(), code, complete)
 
 
-def _finish(guest: Guest, source: Source) -> None:
+def end_code(guest: Guest, source: Source) -> None:
+    """Do what is due when a run of code has ended."""
     source.discard()
     guest.spare.make_later()
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .guest import Guest
     from .request import Request
     from .spare import Taken
+    from .takeover import EarlyRun
 
 _LAST_SIGNAL = 64
 
@@ -62,14 +63,15 @@ class Plumbing:
 
     @classmethod
     def adopt(cls, stdin: Pair, stdout: Pair, stderr: Pair) -> Plumbing:
-        """Return plumbing of pipes that are open; those of the program's process, too."""
+        """Return plumbing of pipes that are open; an end that is closed is -1."""
         self = cls.__new__(cls)
-        self.stdin, self.input = stdin
+        self.stdin, self.input = stdin[0], stdin[1] if stdin[1] >= 0 else None
         self.output, self.stdout = stdout
         self.error, self.stderr = stderr
         for fd in (self.input, self.output, self.error):
-            os.set_blocking(fd, False)
-        self._theirs = [self.stdin, self.stdout, self.stderr]
+            if fd is not None and fd >= 0:
+                os.set_blocking(fd, False)
+        self._theirs = [fd for fd in (self.stdin, self.stdout, self.stderr) if fd >= 0]
         return self
 
     def _open_output(self) -> tuple[int, int]:
@@ -120,15 +122,16 @@ class Run(Activity):
         pid: int,
         outlets: Sequence[Outlet],
         inlet: Inlet | None,
+        started: float,
     ) -> None:
-        """Watch over the process `pid`, which has just been forked."""
+        """Watch over the process `pid`, which was started at that time."""
         self._guest = guest
         self._request = request
         self._tag = tag
         self.pid = pid
         self._outlets = outlets
         self._inlet = inlet
-        self._started = monotonic()
+        self._started = started
         self._duration = 0.0
         self._status: int | None = None  # Invariant R1
         self._is_doomed = False
@@ -139,12 +142,12 @@ class Run(Activity):
         self._cleanup: Callable[[], None] | None = None
         request.activity = self
         guest.reaper.expect(pid, self._end)
-        request.event_soon({"pid": pid})
 
     def limit(self, timeout: float | None) -> None:
-        """Kill it after `timeout` seconds."""
+        """Kill it `timeout` seconds after its start."""
         if timeout is not None:
-            self._timer = self._guest.loop.after(timeout, self._time_out)
+            left = self._started + timeout - monotonic()
+            self._timer = self._guest.loop.after(left, self._time_out)
 
     def on_finish(self, cleanup: Callable[[], None]) -> None:
         """Call `cleanup` right before the answer."""
@@ -287,18 +290,38 @@ def adopt(
     return _watch(guest, request, tag, pid, plumbing, max_output)
 
 
+def resume(
+    guest: Guest, request: Request, tag: int, pid: int, plumbing: Plumbing, early: EarlyRun
+) -> Run:
+    """Watch over a program that has come so far without this guest; it gets no input."""
+    outlets = _outlets(guest, plumbing)
+    for outlet, left, is_truncated in zip(outlets, early.left, early.is_truncated):
+        outlet.attach(request, left)
+        outlet.is_truncated = is_truncated
+    plumbing.close_theirs()
+    resumed = Run(guest, request, tag, pid, outlets, None, early.started)
+    resumed.limit(early.timeout)
+    return resumed
+
+
 def _watch(
     guest: Guest, request: Request, tag: int, pid: int, plumbing: Plumbing, max_output: int | None
 ) -> Run:
-    loop, connection = guest.loop, guest.connection
-    outlets = (
-        Outlet(loop, connection, plumbing.output, frames.STDOUT),
-        Outlet(loop, connection, plumbing.error, frames.STDERR),
-    )
+    outlets = _outlets(guest, plumbing)
     for outlet in outlets:
         outlet.attach(request, max_output)
     inlet = None
     if plumbing.input is not None:
         end = plumbing.input
-        inlet = Inlet(loop, end, lambda: os.close(end))
-    return Run(guest, request, tag, pid, outlets, inlet)
+        inlet = Inlet(guest.loop, end, lambda: os.close(end))
+    started = Run(guest, request, tag, pid, outlets, inlet, monotonic())
+    request.event_soon({"pid": pid})
+    return started
+
+
+def _outlets(guest: Guest, plumbing: Plumbing) -> tuple[Outlet, Outlet]:
+    loop, connection = guest.loop, guest.connection
+    return (
+        Outlet(loop, connection, plumbing.output, frames.STDOUT),
+        Outlet(loop, connection, plumbing.error, frames.STDERR),
+    )

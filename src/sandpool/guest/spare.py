@@ -23,7 +23,6 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Tuple
 
 from . import child, script
-from .kin import early_tag
 from .loop import READ
 from .run import Pair, Plumbing
 
@@ -43,12 +42,21 @@ class EarlySpare(NamedTuple):
     """A spare that was forked before its guest had begun, and what it and its guest share."""
 
     pid: int
-    """Its process id; -1 where there was no room for it."""
+    """Its process id; -1 where there is none."""
+    tag: int
+    is_parked: bool
+    """Whether it has said so already."""
     stdin: Pair
     stdout: Pair
     stderr: Pair
     orders: Pair
-    """The guest's end and the spare's."""
+    """The guest's end and the spare's.  An end that is closed is -1, here and above."""
+
+
+def pack(order: script.Order | dict[int, int]) -> bytes:
+    """Return an order, or limits, as `script.read_order` reads it."""
+    packet = marshal.dumps(order)
+    return script.ORDER_SIZE.pack(len(packet)) + packet
 
 
 Taken = Tuple[int, int, Plumbing]
@@ -116,7 +124,7 @@ class Spare:
         """
         if self._pid:
             self._waiting.append(done)
-            if self._is_parked and self._send(marshal.dumps(rlimits)):
+            if self._is_parked and self._send(pack(rlimits)):
                 self._is_parked = False
                 self._guest.loop.watch(self._fd, READ, self._ready)
             else:
@@ -129,7 +137,7 @@ class Spare:
         if not self._is_parked or self._plumbing is None:
             return None
         path, argv, env, cwd, reseed = order
-        packet = marshal.dumps((path, argv, None if env == self._env else env, cwd, reseed))
+        packet = pack((path, argv, None if env == self._env else env, cwd, reseed))
         if len(packet) > _LONGEST_ORDER:
             return None
         if not self._send(packet):
@@ -143,10 +151,10 @@ class Spare:
 
     def _send(self, packet: bytes) -> bool:
         try:
-            sent = os.write(self._fd, script.ORDER_SIZE.pack(len(packet)) + packet)
+            sent = os.write(self._fd, packet)
         except OSError:
             return False
-        return sent == script.ORDER_SIZE.size + len(packet)
+        return sent == len(packet)
 
     def _make(self) -> None:
         self._is_coming = False
@@ -187,15 +195,18 @@ class Spare:
     def adopt(self, early: EarlySpare) -> None:
         """Have it, if it was forked; needs what `fork` needs."""
         fd, theirs = early.orders
-        os.close(theirs)
         plumbing = Plumbing.adopt(early.stdin, early.stdout, early.stderr)
+        if theirs >= 0:
+            os.close(theirs)
         if early.pid < 0 or self._guest.interpreter is None:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
             plumbing.close()
             return
         os.set_blocking(fd, False)
         plumbing.close_theirs()
-        self._tag, self._pid = early_tag(), early.pid
+        self._tag, self._pid = early.tag, early.pid
+        self._is_parked = early.is_parked
         self._fd = fd
         self._plumbing = plumbing
         self._env = self._guest.interpreter.env
@@ -204,7 +215,8 @@ class Spare:
     def attend(self) -> None:
         """Wait for what it says, and for its end."""
         self._guest.reaper.expect(self._pid, self._died)
-        self._guest.loop.watch(self._fd, READ, self._ready)
+        if not self._is_parked:
+            self._guest.loop.watch(self._fd, READ, self._ready)
 
     def _ready(self, events: int) -> None:
         try:

@@ -89,7 +89,8 @@ _FOR_THE_JAIL = (
 _CALLS = """
     capset chdir close close_range dup3 fchdir fchmodat fchownat keyctl landlock_restrict_self
     mkdirat mount mount_setattr move_mount open_tree openat pipe2 prctl prlimit64 read recvfrom
-    setfsgid setfsuid setgroups setns setresgid setresuid setsid socketpair umount2 unshare write
+    rt_sigaction setfsgid setfsuid setgroups setns setresgid setresuid setsid socketpair umount2
+    unlinkat unshare write
 """
 """What `template/jail.py` makes by number."""
 

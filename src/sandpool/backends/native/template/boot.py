@@ -166,14 +166,16 @@ def become_sandbox(
         error = {"code": "jail_failed", "message": message}
         os.write(guest_fd, guest.frames.encode_json(1, guest.frames.ERROR, error))
         os._exit(1)
-    spare = None
-    if kind.has_spare:
+    spare = served = None
+    if way.plain is not None and pid > 0:
+        spare, served = way.plain.served(guest)
+    elif kind.has_spare:
         pairs: List[Tuple[int, int]] = [
             (slots[pair], slots[pair + 1])
             for pair in (jail.STDIN, jail.STDOUT, jail.STDERR, jail.ORDERS)
         ]
-        spare = guest.EarlySpare(pid, *pairs)
-    guest.serve_in_jail(guest_fd, settings, interpreter, spare)
+        spare = guest.EarlySpare(pid, guest.early_tag(), False, *pairs)
+    guest.serve_in_jail(guest_fd, settings, interpreter, spare, served)
     raise AssertionError("a guest ends only with its process")
 
 

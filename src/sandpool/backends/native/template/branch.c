@@ -1,31 +1,9 @@
 /* Forks a sandbox's first process and that one's spare, and takes both through their calls, all
  * without Python, which would write to shared pages wherever it goes.  What is done is decided in
- * Python (`jail.py`) and read from memory here (`calls.py`, whose structures these are);
- * `branch.py` does the same without this file.
- *
- * It is linked to nothing, not even to a C library, so that it loads into whatever interpreter an
- * image has.  The few functions that it needs are handed to it.
+ * Python (`jail.py`) and read from memory here; `branch.py` does the same without this file.
  */
 
-struct step {
-    long number;
-    long arguments[6];
-    long is_slot;  /* bit N: argument N is the slot of a number */
-    long saved;    /* the slot for the result, or -1 */
-    long forgiven; /* an errno that is no failure; -1: all of them */
-    long least;    /* what a result must not be below */
-};
-
-struct program {
-    const struct step *steps;
-    long count;
-};
-
-struct library {
-    long (*syscall)(long number, ...);
-    int (*fork)(void);
-    int *(*error)(void); /* where errno is */
-};
+#include "plain.h"
 
 struct branch {
     struct library library;
@@ -35,20 +13,13 @@ struct branch {
     struct program second; /* by the child of the child */
     long is_twice;         /* whether there is such a one */
     int *slots;
-};
-
-/* Slots that tell how it went. */
-enum {
-    FAILED = 61, /* the step that failed, or -1 */
-    ERROR = 62,  /* its errno, or that of the fork */
-    CHILD = 63   /* in the child: the pid of its own, or -1; in that one: 0 */
+    struct plain *plain; /* what the child then serves; or null */
 };
 
 static const long bad_protocol = 71; /* EPROTO: a result too low, and no error */
 
-static int perform(struct branch *branch, const struct program *program)
+int perform(const struct library *library, int *slots, const struct program *program)
 {
-    int *slots = branch->slots;
     for (long index = 0; index < program->count; index++) {
         const struct step *step = &program->steps[index];
         long arguments[6];
@@ -57,10 +28,9 @@ static int perform(struct branch *branch, const struct program *program)
             if (step->is_slot >> place & 1)
                 arguments[place] = slots[arguments[place]];
         }
-        long result = branch->library.syscall(step->number, arguments[0], arguments[1],
-                                              arguments[2], arguments[3], arguments[4],
-                                              arguments[5]);
-        long error = result < 0 ? *branch->library.error() : bad_protocol;
+        long result = library->syscall(step->number, arguments[0], arguments[1], arguments[2],
+                                       arguments[3], arguments[4], arguments[5]);
+        long error = result < 0 ? *library->error() : bad_protocol;
         if (result < step->least && step->forgiven != -1 && step->forgiven != error) {
             slots[FAILED] = (int)index;
             slots[ERROR] = (int)error;
@@ -76,25 +46,28 @@ static int perform(struct branch *branch, const struct program *program)
 /* Returns what the fork did; below zero nothing was forked, and a slot says why. */
 long sandpool_branch(struct branch *branch)
 {
+    const struct library *library = &branch->library;
     int *slots = branch->slots;
-    if (!perform(branch, &branch->before))
+    if (!perform(library, slots, &branch->before))
         return -1;
-    long pid = branch->library.fork();
+    long pid = library->fork();
     if (pid != 0) {
-        int error = *branch->library.error();
-        if (!perform(branch, &branch->after))
+        int error = *library->error();
+        if (!perform(library, slots, &branch->after))
             return -2; /* the parent is not where it was */
         slots[ERROR] = error;
         return pid;
     }
     slots[CHILD] = -1;
-    if (perform(branch, &branch->first) && branch->is_twice) {
-        slots[CHILD] = branch->library.fork();
-        if (slots[CHILD] == 0)
-            perform(branch, &branch->second);
-    }
+    if (!perform(library, slots, &branch->first) || !branch->is_twice)
+        return 0;
+    slots[CHILD] = library->fork();
+    if (slots[CHILD] == 0)
+        perform(library, slots, &branch->second);
+    else if (slots[CHILD] > 0 && branch->plain)
+        serve(branch->plain);
     return 0;
 }
 
 /* What `branch.py` has to agree with. */
-const long sandpool_branch_size = sizeof(struct branch) * 1000 + sizeof(struct step);
+const long sandpool_sizes[] = {sizeof(struct step), sizeof(struct branch), sizeof(struct plain)};

@@ -14,36 +14,23 @@ import os
 from typing import Callable, Optional
 
 from .calls import CHILD, ERROR, Program, Slots, Step
-
-_COMPILED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libbranch.so.1")
-
-
-class _Library(ctypes.Structure):
-    _fields_ = [
-        ("syscall", ctypes.c_void_p),
-        ("fork", ctypes.c_void_p),
-        ("error", ctypes.c_void_p),
-    ]
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [("steps", ctypes.POINTER(Step)), ("count", ctypes.c_long)]
+from .layout import Library, ProgramLayout, functions, lay, libc, load
+from .plain import Layout, Plain
 
 
 class _Branch(ctypes.Structure):
     _fields_ = [
-        ("library", _Library),
-        ("before", _Program),
-        ("after", _Program),
-        ("first", _Program),
-        ("second", _Program),
+        ("library", Library),
+        ("before", ProgramLayout),
+        ("after", ProgramLayout),
+        ("first", ProgramLayout),
+        ("second", ProgramLayout),
         ("is_twice", ctypes.c_long),
         ("slots", ctypes.c_void_p),
+        ("plain", ctypes.c_void_p),
     ]
 
 
-# These keep the interpreter's lock: the child must have it, and there is nobody to give it to.
-_libc = ctypes.PyDLL(None, use_errno=True)
 # Looked up now: each child would do it again.
 _before_fork = ctypes.pythonapi.PyOS_BeforeFork
 _after_fork_in_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
@@ -55,14 +42,22 @@ for _each in (_before_fork, _after_fork_in_parent, _after_fork_in_child):
 class Way:
     """What the children of a fork are to do, laid out for it; `Brancher.way` makes one."""
 
-    __slots__ = ("first", "layout", "reference", "second")
+    __slots__ = ("first", "layout", "plain", "reference", "second")
 
-    def __init__(self, first: Program, second: Optional[Program], layout: _Branch) -> None:
+    def __init__(
+        self,
+        first: Program,
+        second: Optional[Program],
+        plain: Optional[Plain],
+        layout: _Branch,
+    ) -> None:
         """Hold it; nothing of it changes."""
         self.first = first
         """By the child of the parent."""
         self.second = second
         """By the child of that child, which is forked then; None: it has none."""
+        self.plain = plain
+        """What the child has served then, before it goes on in Python."""
         self.layout = layout
         self.reference = ctypes.byref(layout)
 
@@ -77,14 +72,23 @@ class Brancher:
         self._slots = slots
         self._compiled = _load()
 
-    def way(self, first: Program, second: Optional[Program]) -> Way:
-        """Lay out a way."""
-        programs = [_lay(program) for program in (self._before, self._after, first)]
-        layout = _Branch(_functions(), *programs, slots=self._slots.start)
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it follows a way to its end without Python."""
+        return self._compiled is not None
+
+    def way(
+        self, first: Program, second: Optional[Program], plain: Optional[Plain] = None
+    ) -> Way:
+        """Lay out a way; a child serves what is `plain` only where this is compiled."""
+        programs = [lay(program) for program in (self._before, self._after, first)]
+        layout = _Branch(functions(), *programs, slots=self._slots.start)
         if second is not None:
-            layout.second = _lay(second)
+            layout.second = lay(second)
             layout.is_twice = True
-        return Way(first, second, layout)
+        if plain is not None:
+            layout.plain = ctypes.addressof(plain.layout)
+        return Way(first, second, plain, layout)
 
     def branch(self, way: Way) -> int:
         """Fork; return the child's pid, and 0 in it and in its child, whose slots say how it went.
@@ -108,7 +112,7 @@ class Brancher:
         slots = self._slots
         if not self._before.perform(slots):
             return -1
-        pid: int = _libc.fork()
+        pid: int = libc.fork()
         if pid:
             error = ctypes.get_errno()
             if not self._after.perform(slots):
@@ -117,7 +121,7 @@ class Brancher:
             return pid
         slots.numbers[CHILD] = -1
         if way.first.perform(slots) and way.second is not None:
-            child: int = _libc.fork()
+            child: int = libc.fork()
             slots.numbers[CHILD] = child
             if child == 0:
                 way.second.perform(slots)
@@ -129,23 +133,10 @@ def is_compiled() -> bool:
     return _load() is not None
 
 
-def _lay(program: Program) -> _Program:
-    return _Program(ctypes.cast(program.steps, ctypes.POINTER(Step)), len(program.calls))
-
-
-def _functions() -> _Library:
-    names = ("syscall", "fork", "__errno_location")
-    return _Library(*(ctypes.cast(getattr(_libc, name), ctypes.c_void_p) for name in names))
-
-
 def _load() -> Optional[Callable[..., int]]:
     """Return what `libbranch.so.1` has; None where it is not there, or not of this version."""
-    try:
-        library = ctypes.PyDLL(_COMPILED)
-        size = ctypes.c_long.in_dll(library, "sandpool_branch_size").value
-    except (OSError, ValueError):
-        return None
-    if size != ctypes.sizeof(_Branch) * 1000 + ctypes.sizeof(Step):
+    library = load((Step, _Branch, Layout))
+    if library is None:
         return None
     function = library.sandpool_branch
     function.restype = ctypes.c_long

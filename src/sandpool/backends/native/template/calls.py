@@ -38,7 +38,7 @@ class Slot(int):
     """The place of a number that is not known beforehand."""
 
 
-Memory = Union["ctypes.Array[ctypes.c_char]", ctypes.Structure]
+Memory = Union["ctypes.Array[Any]", ctypes.Structure]
 Argument = Union[int, Slot, bytes, Memory]
 """A number, the slot of one, or what a pointer is to lead to; text ends with its zero."""
 

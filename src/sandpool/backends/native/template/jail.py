@@ -17,12 +17,13 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 import socket
 import struct
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 from . import kernel
-from .calls import ANY_ERROR, Call, Numbers, Program, Slot, Slots
+from .calls import ANY_ERROR, Call, Memory, Numbers, Program, Slot, Slots
 from .root import PROC, WRITABLE, write
 
 TENANT = 1000
@@ -69,11 +70,16 @@ MOST_KEPT = 4
 """Descriptors that are not closed."""
 STDIN, STDOUT, STDERR, ORDERS = Slot(22), Slot(24), Slot(26), Slot(28)
 """Pairs of descriptors that a guest and its spare have: of three pipes, and of two sockets."""
+CODE = Slot(30)
+"""The file of code that a run is to be of."""
 _COVERED = Slot(32)
 """Here begin the descriptors of covered directories."""
 MOST_COVERED = 32
 
 _AT = kernel.AT_FDCWD
+_AT_REMOVEDIR = 0x200
+_SIGACTION, _SIGNALS = 32, 8
+"""Bytes of a disposition, all zero for the default one, and of a set of signals."""
 _LAST_FD = 0x7FFF_FFFF
 _CAPABILITY_VERSION_3 = 0x2008_0522
 
@@ -173,7 +179,7 @@ def calls(
         _prctl(kernel.PR_SET_SECCOMP, kernel.SECCOMP_MODE_FILTER, provisions.filter.address),
         Call("chdir", (b"/",)),
         # From here on files are used with the rights of the tenant, whose capabilities are none.
-        *(_use_files_as_tenant() if provisions.privileged else ()),
+        *(_use_files_as(TENANT) if provisions.privileged else ()),
     ]
 
 
@@ -183,11 +189,20 @@ def guest_calls(slots: Slots) -> List[Call]:
     It waits for the first word of the host: what is forked before it has spoken is under no limits
     of the host's.
     """
-    flags = os.O_CLOEXEC
-    kind = socket.SOCK_STREAM.value | socket.SOCK_CLOEXEC.value
     peek = GUEST, slots.address(_SCRATCH), 1, socket.MSG_PEEK.value, 0, 0
     return [
+        # The template's handler would write to a descriptor that is another one here.
+        Call("rt_sigaction", (signal.SIGCHLD.value, bytes(_SIGACTION), 0, _SIGNALS)),
         Call("recvfrom", peek, forgiven=ANY_ERROR),
+        *connect_calls(slots),
+    ]
+
+
+def connect_calls(slots: Slots) -> List[Call]:
+    """Return the calls that make what a guest shares with its spare."""
+    flags = os.O_CLOEXEC
+    kind = socket.SOCK_STREAM.value | socket.SOCK_CLOEXEC.value
+    return [
         Call("pipe2", (slots.address(STDIN), flags)),
         Call("pipe2", (slots.address(STDOUT), flags)),
         Call("pipe2", (slots.address(STDERR), flags)),
@@ -195,17 +210,49 @@ def guest_calls(slots: Slots) -> List[Call]:
     ]
 
 
+def code_calls(privileged: bool, working_dir: str, path: str) -> Tuple[List[Call], List[Call]]:
+    """Return the calls that make the file of a run's code, and those that remove it again.
+
+    The first fail, too, where the run could not be in its working directory.
+    """
+    directory = os.path.dirname(path).encode()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    own = _use_files_as(0) if privileged else []
+    tenants = _use_files_as(TENANT) if privileged else []
+    made = [
+        _open_directory(working_dir),
+        Call("close", (_DIRECTORY,)),
+        *own,
+        Call("mkdirat", (_AT, directory, 0o755)),
+        Call("openat", (_AT, path.encode(), flags, 0o644), saved=CODE),
+        *tenants,
+    ]
+    # The tenant of a sandbox with a single id can write there, and may only litter.
+    removed = [
+        *own,
+        Call("unlinkat", (_AT, path.encode(), 0), forgiven=ANY_ERROR),
+        Call("unlinkat", (_AT, directory, _AT_REMOVEDIR), forgiven=ANY_ERROR),
+        *tenants,
+    ]
+    return made, removed
+
+
+def _open_directory(path: str) -> Call:
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    return Call("openat", (_AT, path.encode(), flags), saved=_DIRECTORY)
+
+
 def spare_calls(
-    privileged: bool, working_dir: str, tag: int, rlimits: Mapping[int, int], orders: int
+    privileged: bool, working_dir: str, tag: Memory, rlimits: Mapping[int, int], orders: int
 ) -> List[Call]:
     """Return the calls that make a spare a process of the tenant, as the guest's `child` does it.
 
-    `orders` is the descriptor on which it gets its orders, and the only one that it keeps.
+    `tag` holds its tag twice, as a limit has it.  `orders` is the descriptor on which it gets its
+    orders, and the only one that it keeps.
     """
-    opened = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     made = [
         Call("setsid", ()),
-        Call("openat", (_AT, working_dir.encode(), opened), saved=_DIRECTORY),
+        _open_directory(working_dir),
         Call("fchdir", (_DIRECTORY,)),
         Call("dup3", (STDIN, 0, 0)),
         Call("dup3", (Slot(STDOUT + 1), 1, 0)),
@@ -214,11 +261,10 @@ def spare_calls(
         Call("dup3", (Slot(ORDERS + 1), orders, os.O_CLOEXEC), forgiven=errno.EINVAL),
         Call("close_range", (orders + 1, _LAST_FD, 0)),
     ]
-    for limit, most in {resource.RLIMIT_RTTIME: tag, **rlimits}.items():
-        both = struct.pack("=QQ", most, most)
-        # A kernel without RTTIME (some gVisor) does without tags.
-        forgiven = errno.EINVAL if limit == resource.RLIMIT_RTTIME else 0
-        made.append(Call("prlimit64", (0, limit, both, 0), forgiven=forgiven))
+    # A kernel without this limit (some gVisor) does without tags.
+    made.append(Call("prlimit64", (0, resource.RLIMIT_RTTIME, tag, 0), forgiven=errno.EINVAL))
+    for limit, most in rlimits.items():
+        made.append(Call("prlimit64", (0, limit, struct.pack("=QQ", most, most), 0)))
     if privileged:
         made += [
             Call("setresgid", (TENANT, TENANT, TENANT)),
@@ -358,11 +404,11 @@ def _restrict_with_landlock(rules: int) -> List[Call]:
     return [Call("landlock_restrict_self", (rules, 0)), Call("close", (rules,))]
 
 
-def _use_files_as_tenant() -> List[Call]:
+def _use_files_as(identity: int) -> List[Call]:
     # These two return the id before, whether they succeed or not; asking for -1 changes nothing.
     made: List[Call] = []
     for name in ("setfsgid", "setfsuid"):
-        made += [Call(name, (TENANT,)), Call(name, (-1,), least=TENANT)]
+        made += [Call(name, (identity,)), Call(name, (-1,), least=identity)]
     return made
 
 

@@ -6,10 +6,12 @@ a copy of every page that it touches.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Dict, List, Optional
 
 from . import jail
 from .branch import Brancher, Way
+from .plain import Plain
 from .root import WRITABLE
 
 PLACES = (
@@ -67,14 +69,20 @@ class Kind:
         if not self.has_spare:
             return brancher.way(provisions.program(first), None)
         first += jail.guest_calls(provisions.slots)
-        second = jail.spare_calls(
-            provisions.privileged,
-            self.settings.working_dir,
-            guest.early_tag(),
-            self.settings.rlimits,
-            guest.KEPT,
+        tag = (ctypes.c_ulong * 2)(*[guest.early_tag()] * 2)
+        second = provisions.program(
+            jail.spare_calls(
+                provisions.privileged,
+                self.settings.working_dir,
+                tag,
+                self.settings.rlimits,
+                guest.KEPT,
+            )
         )
-        return brancher.way(provisions.program(first), provisions.program(second))
+        plain = None
+        if brancher.is_compiled:
+            plain = Plain(guest, self.settings, provisions, second, tag)
+        return brancher.way(provisions.program(first), second, plain)
 
 
 def _places(working_mount: Optional[str]) -> List[jail.Place]:

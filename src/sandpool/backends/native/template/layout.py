@@ -1,0 +1,52 @@
+"""What `steps.h` lays out: the functions that code without Python is given, and its programs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Optional, Sequence, Type
+
+from .calls import Program, Step
+
+_COMPILED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libbranch.so.1")
+
+
+class Library(ctypes.Structure):
+    """The functions."""
+
+    _fields_ = [
+        ("syscall", ctypes.c_void_p),
+        ("fork", ctypes.c_void_p),
+        ("error", ctypes.c_void_p),
+    ]
+
+
+class ProgramLayout(ctypes.Structure):
+    """Where a program's steps are."""
+
+    _fields_ = [("steps", ctypes.POINTER(Step)), ("count", ctypes.c_long)]
+
+
+# It keeps the interpreter's lock: a child must have it, and there is nobody to give it to.
+libc = ctypes.PyDLL(None, use_errno=True)
+
+
+def functions() -> Library:
+    """Return the functions of this process's C library."""
+    names = ("syscall", "fork", "__errno_location")
+    return Library(*(ctypes.cast(getattr(libc, name), ctypes.c_void_p) for name in names))
+
+
+def lay(program: Program) -> ProgramLayout:
+    """Return the layout of a program, which has to stay alive."""
+    return ProgramLayout(ctypes.cast(program.steps, ctypes.POINTER(Step)), len(program.calls))
+
+
+def load(structures: Sequence[Type[ctypes.Structure]]) -> Optional[ctypes.PyDLL]:
+    """Return the compiled library; None where it is not there, or lays these out in another way."""
+    try:
+        library = ctypes.PyDLL(_COMPILED)
+        sizes = (ctypes.c_long * len(structures)).in_dll(library, "sandpool_sizes")
+    except (OSError, ValueError):
+        return None
+    return library if list(sizes) == list(map(ctypes.sizeof, structures)) else None

@@ -1,0 +1,785 @@
+/* Serves a sandbox as its process 1 for as long as it is asked for plain things only: to say who it
+ * is, to be ready, to be bound to a lease, and to run code that brings nothing but limits.
+ *
+ * A guest in Python would copy two megabytes of shared pages for that.  Whatever else comes, a frame
+ * or an event, is left as it is, and `plain.py` tells the guest in Python how far this has come; it
+ * goes on from there.  So this file answers nothing with an error, and has no rules of its own: it
+ * does what `sandpool/guest` does, for those requests that it understands wholly.
+ *
+ *     P1  What comes from the host is left in `received`, from the first frame on that is not plain.
+ *     P2  Nothing but the spare, or the run that it has become, is a process of the sandbox while
+ *         we serve; what a run leaves behind is for Python.
+ *     P3  At most one run at a time, and then no spare.
+ */
+
+#include <asm/errno.h>
+#include <asm/fcntl.h>
+#include <asm/poll.h>
+#include <asm/signal.h>
+#include <asm/unistd.h>
+#include <linux/time.h>
+#include <linux/wait.h>
+
+#include "plain.h"
+
+#if __SIZEOF_LONG__ != 8
+#error "numbers of system calls, and times in nanoseconds, have 64 bits here"
+#endif
+
+typedef unsigned char byte;
+
+enum { REQUEST = 1, CREDIT = 4, RESPONSE = 7, EVENT = 9, STDOUT = 10 };
+enum { HEADER = 9, CHUNK = 64 * 1024, LATE = 512, ANSWER = 256, INITIAL_CREDIT = 512 * 1024 };
+enum { NOW_OR_NEVER = 0x4040 }; /* MSG_DONTWAIT and MSG_NOSIGNAL */
+
+static const long second = 1000 * 1000 * 1000;
+static const long patience = 2 * 1000 * 1000; /* of late frames */
+static const long pause = 10 * 1000 * 1000;   /* a sandbox of one run never pays for a second spare */
+static const long forever = 10L * 365 * 24 * 3600;
+static const long none = -1;
+
+static byte received[CHUNK];
+static byte produced[LATE + HEADER + CHUNK];
+static byte late[LATE];
+static byte decoded[CHUNK];
+
+/* A frame that is a plain request. */
+struct request {
+    enum { HELLO, PING, WARM, BIND, RUN_CODE } op;
+    long epoch, version, timeout, limit;
+    struct text code; /* as JSON has it */
+};
+
+enum outcome {
+    DONE,
+    NOT_YET,
+    NOT_PLAIN, /* Python goes on with it */
+    IS_SPARE,  /* in a child that is the next spare */
+};
+
+/* ---- The host's frames ---- */
+
+static unsigned long number_at(const byte *at)
+{
+    return (unsigned long)at[0] << 24 | (unsigned long)at[1] << 16 | (unsigned long)at[2] << 8 | at[3];
+}
+
+static byte *put_number(byte *at, unsigned long value)
+{
+    for (int shift = 24; shift >= 0; shift -= 8)
+        *at++ = (byte)(value >> shift);
+    return at;
+}
+
+static byte *put_header(byte *at, long size, long request, int kind)
+{
+    at = put_number(at, (unsigned long)size);
+    at = put_number(at, (unsigned long)request);
+    *at++ = (byte)kind;
+    return at;
+}
+
+static byte *put_text(byte *at, const char *text)
+{
+    while (*text)
+        *at++ = (byte)*text++;
+    return at;
+}
+
+static byte *put_bytes(byte *at, const byte *bytes, long size)
+{
+    for (long index = 0; index < size; index++)
+        at[index] = bytes[index];
+    return at + size;
+}
+
+static byte *put_decimal(byte *at, long value, int digits)
+{
+    byte reversed[20];
+    int count = 0;
+    for (; value > 0 || count < digits; value /= 10)
+        reversed[count++] = (byte)('0' + value % 10);
+    while (count > 0)
+        *at++ = reversed[--count];
+    return at;
+}
+
+/* ---- JSON, as far as it is plain: one object without spaces, in ASCII ---- */
+
+static int is_text(struct text text, const char *expected)
+{
+    long index = 0;
+    while (index < text.size && expected[index] && text.start[index] == (byte)expected[index])
+        index++;
+    return index == text.size && !expected[index];
+}
+
+/* Takes a string; what is escaped in it stays so. */
+static int take_string(const byte **at, const byte *end, struct text *found)
+{
+    const byte *here = *at;
+    if (here >= end || *here++ != '"')
+        return 0;
+    found->start = here;
+    for (; here < end && *here != '"'; here++) {
+        if (*here < 0x20 || *here > 0x7e)
+            return 0;
+        if (*here == '\\' && ++here >= end)
+            return 0;
+    }
+    found->size = here - found->start;
+    *at = here + 1;
+    return here < end;
+}
+
+/* Takes a number as so many of its billionths. */
+static int take_number(const byte **at, const byte *end, long *whole, long *billionths)
+{
+    const byte *here = *at, *begin = here;
+    for (*whole = 0; here < end && *here >= '0' && *here <= '9'; here++)
+        *whole = *whole * 10 + (*here - '0');
+    if (here == begin || here - begin > 18 || (*begin == '0' && here - begin > 1))
+        return 0;
+    *billionths = 0;
+    if (here < end && *here == '.') {
+        const byte *point = here++;
+        long worth = second / 10;
+        for (; here < end && *here >= '0' && *here <= '9'; here++, worth /= 10)
+            *billionths += worth * (*here - '0');
+        if (here - point < 2)
+            return 0;
+        *at = here;
+        return 1;
+    }
+    *billionths = none;
+    *at = here;
+    return 1;
+}
+
+static int take_integer(const byte **at, const byte *end, long *found)
+{
+    long billionths;
+    return *found == none && take_number(at, end, found, &billionths) && billionths == none;
+}
+
+static int take_seconds(const byte **at, const byte *end, long *found)
+{
+    long whole, billionths;
+    if (*found != none || !take_number(at, end, &whole, &billionths) || whole >= forever)
+        return 0;
+    *found = whole * second + (billionths == none ? 0 : billionths);
+    return *found > 0;
+}
+
+static int take_op(const byte **at, const byte *end, struct request *request)
+{
+    static const char *const names[] = {"hello", "ping", "warm", "bind", "run_code"};
+    struct text name;
+    if (!take_string(at, end, &name))
+        return 0;
+    for (int op = HELLO; op <= RUN_CODE; op++)
+        if (is_text(name, names[op])) {
+            request->op = op;
+            return 1;
+        }
+    return 0;
+}
+
+/* Whether the fields are those that `op` has, each of them once. */
+static int is_complete(const struct request *request)
+{
+    int has_code = request->code.start != 0, has_limits = request->timeout >= 0 || request->limit >= 0;
+    switch (request->op) {
+    case HELLO:
+        return request->version >= 0 && !has_code && !has_limits;
+    case BIND:
+        return request->epoch >= 0 && request->version < 0 && !has_code && !has_limits;
+    case RUN_CODE:
+        return has_code && request->version < 0;
+    default:
+        return request->version < 0 && !has_code && !has_limits;
+    }
+}
+
+static int read_request(const byte *at, const byte *end, struct request *request)
+{
+    int has_op = 0;
+    request->epoch = request->version = request->timeout = request->limit = none;
+    request->code.start = 0;
+    if (at >= end || *at++ != '{')
+        return 0;
+    for (;;) {
+        struct text name;
+        if (!take_string(&at, end, &name) || at >= end || *at++ != ':')
+            return 0;
+        int is_known = 0;
+        if (is_text(name, "op"))
+            is_known = !has_op++ && take_op(&at, end, request);
+        else if (is_text(name, "epoch"))
+            is_known = take_integer(&at, end, &request->epoch);
+        else if (is_text(name, "version"))
+            is_known = take_integer(&at, end, &request->version);
+        else if (is_text(name, "max_output"))
+            is_known = take_integer(&at, end, &request->limit);
+        else if (is_text(name, "timeout"))
+            is_known = take_seconds(&at, end, &request->timeout);
+        else if (is_text(name, "code"))
+            is_known = !request->code.start && take_string(&at, end, &request->code);
+        if (!is_known || at >= end)
+            return 0;
+        if (*at == '}')
+            return at + 1 == end && has_op && is_complete(request);
+        if (*at++ != ',')
+            return 0;
+    }
+}
+
+static long take_hexadecimal(const byte *at, const byte *end)
+{
+    long value = 0;
+    if (end - at < 4)
+        return none;
+    for (int index = 0; index < 4; index++) {
+        int digit = at[index];
+        if (digit >= '0' && digit <= '9')
+            digit -= '0';
+        else if ((digit | 0x20) >= 'a' && (digit | 0x20) <= 'f')
+            digit = (digit | 0x20) - 'a' + 10;
+        else
+            return none;
+        value = value << 4 | digit;
+    }
+    return value;
+}
+
+static byte *put_character(byte *at, long code)
+{
+    if (code < 0x80) {
+        *at++ = (byte)code;
+        return at;
+    }
+    int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    static const byte first[] = {0, 0xc0, 0xe0, 0xf0};
+    *at++ = (byte)(first[more] | code >> 6 * more);
+    while (more-- > 0)
+        *at++ = (byte)(0x80 | (code >> 6 * more & 0x3f));
+    return at;
+}
+
+/* Writes a string's characters as UTF-8, with surrogates that are in no pair as they are; returns
+ * how many bytes that takes, which is never more than it has.  */
+static long decode_string(struct text text, byte *to)
+{
+    const byte *at = text.start, *end = at + text.size;
+    byte *here = to;
+    while (at < end) {
+        if (*at != '\\') {
+            *here++ = *at++;
+            continue;
+        }
+        static const char names[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+        int escaped = at[1], index = 0;
+        at += 2;
+        if (escaped == 'u') {
+            long code = take_hexadecimal(at, end), low = none;
+            if (code < 0)
+                return none;
+            at += 4;
+            if (code >= 0xd800 && code < 0xdc00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u')
+                low = take_hexadecimal(at + 2, end);
+            if (low >= 0xdc00 && low < 0xe000) {
+                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+                at += 6;
+            }
+            here = put_character(here, code);
+            continue;
+        }
+        while (names[index] && names[index] != escaped)
+            index++;
+        if (!names[index])
+            return none;
+        *here++ = (byte)meant[index];
+    }
+    return here - to;
+}
+
+/* ---- What we say ---- */
+
+#define CALL(plain, name, ...) ((plain)->library.syscall(__NR_##name, __VA_ARGS__))
+
+static long now(struct plain *plain)
+{
+    struct __kernel_timespec time;
+    CALL(plain, clock_gettime, CLOCK_MONOTONIC, &time);
+    return time.tv_sec * second + time.tv_nsec;
+}
+
+static _Noreturn void end(struct plain *plain)
+{
+    /* The kernel ends every other process of the sandbox with us. */
+    for (;;)
+        CALL(plain, exit_group, 0);
+}
+
+static int host_of(struct plain *plain)
+{
+    return plain->slots[plain->host];
+}
+
+/* Sends what begins at `start` of `produced`, with the late frames before it: room is left there. */
+static enum outcome send(struct plain *plain, byte *start, byte *stop)
+{
+    start -= plain->late.size;
+    put_bytes(start, late, plain->late.size);
+    plain->late.size = 0;
+    long sent = CALL(plain, sendto, host_of(plain), start, stop - start,
+                     NOW_OR_NEVER, 0, 0);
+    if (sent < 0) {
+        if (*plain->library.error() != EAGAIN)
+            end(plain);
+        sent = 0;
+    }
+    plain->unsent.start = start + sent;
+    plain->unsent.size = stop - start - sent;
+    return plain->unsent.size ? NOT_PLAIN : DONE;
+}
+
+static enum outcome respond(struct plain *plain, long request, struct text payload)
+{
+    byte *at = put_header(produced + LATE, payload.size, request, RESPONSE);
+    return send(plain, produced + LATE, put_bytes(at, payload.start, payload.size));
+}
+
+static const struct text nothing = {(const byte *)"{}", 2};
+
+/* Adds a frame to those that nobody waits for; what is written there has room for `ANSWER` bytes. */
+static enum outcome make_late(struct plain *plain, byte **at)
+{
+    if (plain->late.size + ANSWER > LATE && send(plain, produced + LATE, produced + LATE) != DONE)
+        return NOT_PLAIN;
+    if (plain->late.size == 0)
+        plain->late_since = now(plain);
+    *at = late + plain->late.size;
+    return DONE;
+}
+
+/* ---- The spare ---- */
+
+static void close_slot(struct plain *plain, long slot)
+{
+    if (plain->slots[slot] >= 0)
+        CALL(plain, close, plain->slots[slot]);
+    plain->slots[slot] = -1;
+}
+
+static void close_theirs(struct plain *plain)
+{
+    close_slot(plain, plain->input - 1);
+    close_slot(plain, plain->output + 1);
+    close_slot(plain, plain->error + 1);
+    close_slot(plain, plain->orders + 1);
+}
+
+static void close_ours(struct plain *plain)
+{
+    close_slot(plain, plain->input);
+    close_slot(plain, plain->output);
+    close_slot(plain, plain->error);
+    close_slot(plain, plain->orders);
+}
+
+static void block_news_of_children(struct plain *plain, int how)
+{
+    unsigned long signals = 1UL << (SIGCHLD - 1);
+    CALL(plain, rt_sigprocmask, how, &signals, 0, sizeof signals);
+}
+
+static enum outcome fork_spare(struct plain *plain)
+{
+    unsigned long step = 0;
+    plain->fork_at = none;
+    if (CALL(plain, getrandom, &step, 5, 0) != 5)
+        return NOT_PLAIN;
+    if (!perform(&plain->library, plain->slots, &plain->connect)) {
+        close_theirs(plain);
+        close_ours(plain);
+        return NOT_PLAIN;
+    }
+    plain->tag[0] = plain->tag[1] = plain->tag[0] - 1 - step;
+    long pid = plain->library.fork();
+    if (pid == 0) {
+        block_news_of_children(plain, SIG_UNBLOCK);
+        plain->slots[CHILD] = 0;
+        perform(&plain->library, plain->slots, &plain->spare);
+        return IS_SPARE;
+    }
+    close_theirs(plain);
+    if (pid < 0) {
+        close_ours(plain);
+        return NOT_PLAIN;
+    }
+    plain->pid = pid;
+    plain->is_parked = 0;
+    return DONE;
+}
+
+static enum outcome hear_spare(struct plain *plain)
+{
+    byte said;
+    if (CALL(plain, read, plain->slots[plain->orders], &said, 1) != 1)
+        return NOT_PLAIN;
+    plain->is_parked = 1;
+    return DONE;
+}
+
+/* ---- A run ---- */
+
+static enum outcome write_code(struct plain *plain, long size)
+{
+    long fd = plain->slots[plain->code], done = 0;
+    while (done < size) {
+        long count = CALL(plain, write, fd, decoded + done, size - done);
+        if (count <= 0)
+            break;
+        done += count;
+    }
+    CALL(plain, close, fd);
+    return done == size ? DONE : NOT_PLAIN;
+}
+
+static void remove_code(struct plain *plain)
+{
+    perform(&plain->library, plain->slots, &plain->remove);
+}
+
+static enum outcome begin_run(struct plain *plain, long number, const struct request *request)
+{
+    byte *at;
+    long size = decode_string(request->code, decoded);
+    if (size < 0 || plain->request != none || request->epoch != plain->epoch)
+        return NOT_PLAIN;
+    if (make_late(plain, &at) != DONE)
+        return NOT_PLAIN;
+    if (plain->pid == none) {
+        enum outcome forked = fork_spare(plain);
+        if (forked != DONE)
+            return forked;
+    }
+    long orders = plain->slots[plain->orders];
+    if (!perform(&plain->library, plain->slots, &plain->create) ||
+        write_code(plain, size) != DONE) {
+        remove_code(plain);
+        return NOT_PLAIN;
+    }
+    if (CALL(plain, sendto, orders, plain->order.start, plain->order.size, NOW_OR_NEVER, 0, 0) !=
+        plain->order.size) {
+        /* Somebody has killed it, or tampered with it. */
+        CALL(plain, kill, plain->pid, SIGKILL);
+        remove_code(plain);
+        return NOT_PLAIN;
+    }
+    /* That for orders stays open: a spare that is on its way says that it waits, once it does. */
+    close_slot(plain, plain->input);
+    plain->request = number;
+    plain->started = now(plain);
+    plain->timeout = request->timeout;
+    plain->credit = INITIAL_CREDIT;
+    plain->status = none;
+    for (int index = 0; index < 2; index++) {
+        plain->left[index] = request->limit == none ? __LONG_MAX__ : request->limit;
+        plain->is_truncated[index] = plain->has_ended[index] = 0;
+    }
+    byte *payload = at + HEADER;
+    byte *stop = put_decimal(put_text(payload, "{\"pid\":"), plain->pid, 1);
+    *stop++ = '}';
+    put_header(at, stop - payload, number, EVENT);
+    plain->late.size = stop - late;
+    return DONE;
+}
+
+static long output_of(struct plain *plain, int index)
+{
+    return index ? plain->error : plain->output;
+}
+
+static int wants_output(struct plain *plain, int index)
+{
+    return plain->request != none && !plain->has_ended[index] &&
+           (plain->left[index] == 0 || plain->credit > 0);
+}
+
+/* Passes on what there is room for. */
+static enum outcome relay(struct plain *plain, int index)
+{
+    long fd = plain->slots[output_of(plain, index)], room = CHUNK;
+    if (plain->left[index] > 0 && plain->credit < room)
+        room = plain->credit;
+    byte *start = produced + LATE, *data = start + HEADER;
+    long size = CALL(plain, read, fd, data, room);
+    if (size <= 0) {
+        plain->has_ended[index] = 1;
+        return DONE;
+    }
+    if (size > plain->left[index]) {
+        plain->is_truncated[index] = 1;
+        size = plain->left[index];
+    }
+    plain->left[index] -= size;
+    plain->credit -= size;
+    if (size == 0)
+        return DONE;
+    put_header(start, size, plain->request, STDOUT + index);
+    return send(plain, start, data + size);
+}
+
+static enum outcome end_run(struct plain *plain)
+{
+    long status = plain->status, signal = status & 0x7f, duration = plain->ended - plain->started;
+    byte *start = produced + LATE, *payload = start + HEADER;
+    byte *at = put_text(payload, "{\"exit_code\":");
+    at = put_decimal(at, signal ? 128 + signal : status >> 8 & 0xff, 1);
+    at = put_text(at, ",\"signal\":");
+    at = signal ? put_decimal(at, signal, 1) : put_text(at, "null");
+    at = put_text(at, ",\"timed_out\":false,\"truncated\":");
+    at = put_text(at, plain->is_truncated[0] || plain->is_truncated[1] ? "true" : "false");
+    at = put_text(at, ",\"duration\":");
+    at = put_decimal(at, duration / second, 1);
+    *at++ = '.';
+    at = put_decimal(at, duration % second, 9);
+    *at++ = '}';
+    put_header(start, at - payload, plain->request, RESPONSE);
+    remove_code(plain);
+    close_ours(plain);
+    plain->request = plain->pid = none;
+    plain->fork_at = now(plain) + pause;
+    return send(plain, start, at);
+}
+
+static enum outcome reap(struct plain *plain)
+{
+    for (;;) {
+        int status = 0;
+        long pid = CALL(plain, wait4, -1, &status, WNOHANG, 0);
+        if (pid <= 0) {
+            int is_over = plain->request != none && plain->status != none;
+            /* Invariant P2. */
+            return is_over && pid == 0 ? NOT_PLAIN : DONE;
+        }
+        if (pid != plain->pid)
+            continue; /* an orphan */
+        if (plain->request == none) {
+            plain->pid = none;
+            close_ours(plain);
+            return NOT_PLAIN;
+        }
+        plain->status = status;
+        plain->ended = now(plain);
+    }
+}
+
+/* ---- The host's requests ---- */
+
+static enum outcome obey(struct plain *plain, long number, const struct request *request)
+{
+    byte *at;
+    switch (request->op) {
+    case HELLO:
+        return request->version == plain->version ? respond(plain, number, plain->hello) : NOT_PLAIN;
+    case PING:
+        return respond(plain, number, nothing);
+    case WARM:
+        if (plain->request != none || request->epoch != plain->epoch)
+            return NOT_PLAIN; /* Invariant P3 */
+        if (plain->pid == none) {
+            enum outcome forked = fork_spare(plain);
+            if (forked != DONE)
+                return forked;
+        }
+        return plain->is_parked ? respond(plain, number, nothing) : NOT_YET;
+    case BIND:
+        if (plain->request != none || request->epoch < plain->epoch)
+            return NOT_PLAIN;
+        if (make_late(plain, &at) != DONE)
+            return NOT_PLAIN;
+        plain->epoch = request->epoch;
+        at = put_header(at, nothing.size, number, RESPONSE);
+        plain->late.size = put_bytes(at, nothing.start, nothing.size) - late;
+        return DONE;
+    case RUN_CODE:
+        return begin_run(plain, number, request);
+    }
+    return NOT_PLAIN;
+}
+
+static enum outcome take_frame(struct plain *plain, long number, int kind, struct text payload)
+{
+    if (kind == REQUEST) {
+        struct request request;
+        if (number == plain->request ||
+            !read_request(payload.start, payload.start + payload.size, &request))
+            return NOT_PLAIN;
+        return obey(plain, number, &request);
+    }
+    if (number != plain->request)
+        /* It crossed our answer on the wire. */
+        return kind > REQUEST && kind < RESPONSE ? DONE : NOT_PLAIN;
+    if (kind != CREDIT || payload.size != 4)
+        return NOT_PLAIN;
+    plain->credit += (long)number_at(payload.start);
+    return DONE;
+}
+
+/* Deals with the whole frames that have come. */
+static enum outcome take_frames(struct plain *plain)
+{
+    enum outcome outcome = DONE;
+    const byte *at = received, *stop = received + plain->rest.size;
+    while (outcome == DONE && stop - at >= HEADER) {
+        long size = (long)number_at(at), number = (long)number_at(at + 4);
+        if (number == 0 || size > CHUNK - HEADER) {
+            outcome = NOT_PLAIN;
+            break;
+        }
+        if (stop - at < HEADER + size)
+            break;
+        struct text payload = {at + HEADER, size};
+        outcome = take_frame(plain, number, at[8], payload);
+        if (outcome == DONE)
+            at += HEADER + size; /* Invariant P1 */
+    }
+    plain->rest.size = stop - at;
+    put_bytes(received, at, plain->rest.size);
+    return outcome == NOT_YET ? DONE : outcome;
+}
+
+static enum outcome receive(struct plain *plain)
+{
+    long room = CHUNK - plain->rest.size;
+    if (room == 0)
+        return NOT_PLAIN; /* more than one frame waits behind one that is not dealt with */
+    long size = CALL(plain, recvfrom, host_of(plain), received + plain->rest.size, room,
+                     NOW_OR_NEVER, 0, 0);
+    if (size < 0 && *plain->library.error() == EAGAIN)
+        return DONE;
+    if (size <= 0)
+        end(plain);
+    plain->rest.size += size;
+    return take_frames(plain);
+}
+
+/* ---- The loop ---- */
+
+static void watch(struct pollfd *watched, long fd, int is_wanted)
+{
+    watched->fd = is_wanted ? (int)fd : -1;
+    watched->events = POLLIN;
+    watched->revents = 0;
+}
+
+static long sooner(long deadline, long other)
+{
+    return deadline == none || other < deadline ? other : deadline;
+}
+
+/* Waits for what comes first, or, where there is `no_time`, only looks. */
+static void wait(struct plain *plain, struct pollfd *watched, long count, int no_time)
+{
+    long deadline = none;
+    int is_running = plain->request != none && plain->status == none;
+    if (is_running && plain->timeout != none)
+        deadline = plain->started + plain->timeout;
+    if (plain->late.size > 0)
+        deadline = sooner(deadline, plain->late_since + patience);
+    if (plain->fork_at != none)
+        deadline = sooner(deadline, plain->fork_at);
+    if (no_time)
+        deadline = 0;
+    struct __kernel_timespec time = {0, 0};
+    if (deadline > 0) {
+        long left = deadline - now(plain);
+        if (left > 0) {
+            time.tv_sec = left / second;
+            time.tv_nsec = left % second;
+        }
+    }
+    CALL(plain, ppoll, watched, count, deadline == none ? 0 : &time, 0, 0);
+}
+
+/* What is due by now. */
+static enum outcome keep_time(struct plain *plain)
+{
+    int is_running = plain->request != none && plain->status == none;
+    if (!(is_running && plain->timeout != none) && plain->late.size == 0 && plain->fork_at == none)
+        return DONE;
+    long time = now(plain);
+    if (is_running && plain->timeout != none && time >= plain->started + plain->timeout)
+        return NOT_PLAIN;
+    if (plain->late.size > 0 && time >= plain->late_since + patience &&
+        send(plain, produced + LATE, produced + LATE) != DONE)
+        return NOT_PLAIN;
+    if (plain->fork_at == none || time < plain->fork_at)
+        return DONE;
+    return fork_spare(plain);
+}
+
+static enum outcome turn(struct plain *plain, long children)
+{
+    enum { HOST, CHILDREN, SPARE, OUTPUTS, COUNT = OUTPUTS + 2 };
+    struct pollfd watched[COUNT];
+    watch(&watched[HOST], host_of(plain), 1);
+    watch(&watched[CHILDREN], children, 1);
+    watch(&watched[SPARE], plain->slots[plain->orders],
+          plain->pid != none && plain->request == none && !plain->is_parked);
+    int has_output = 0;
+    for (int index = 0; index < 2; index++) {
+        int is_wanted = wants_output(plain, index);
+        watch(&watched[OUTPUTS + index], plain->slots[output_of(plain, index)], is_wanted);
+        has_output |= is_wanted;
+    }
+    int is_over = plain->request != none && plain->status != none;
+    wait(plain, watched, COUNT, has_output && is_over);
+    enum outcome outcome = DONE;
+    for (int index = 0; index < 2 && outcome == DONE; index++) {
+        struct pollfd *output = &watched[OUTPUTS + index];
+        if (output->revents)
+            outcome = relay(plain, index);
+        else if (output->fd >= 0 && is_over)
+            /* All that was in it has been read, and nobody is left who could write more. */
+            plain->has_ended[index] = 1;
+    }
+    if (outcome == DONE && watched[CHILDREN].revents) {
+        byte news[1024];
+        CALL(plain, read, children, news, sizeof news);
+        outcome = reap(plain);
+    }
+    if (outcome == DONE && watched[SPARE].revents) {
+        outcome = hear_spare(plain);
+        if (outcome == DONE)
+            outcome = take_frames(plain);
+    }
+    if (outcome == DONE && plain->request != none && plain->status != none &&
+        plain->has_ended[0] && plain->has_ended[1])
+        outcome = end_run(plain);
+    if (outcome == DONE && watched[HOST].revents)
+        outcome = receive(plain);
+    return outcome == DONE ? keep_time(plain) : outcome;
+}
+
+void serve(struct plain *plain)
+{
+    unsigned long signals = 1UL << (SIGCHLD - 1);
+    plain->pid = plain->slots[CHILD];
+    close_theirs(plain);
+    block_news_of_children(plain, SIG_BLOCK);
+    long children = CALL(plain, signalfd4, -1, &signals, sizeof signals, O_CLOEXEC | O_NONBLOCK);
+    enum outcome outcome = children < 0 ? NOT_PLAIN : reap(plain);
+    while (outcome == DONE)
+        outcome = turn(plain, children);
+    if (outcome == IS_SPARE)
+        return;
+    if (children >= 0)
+        CALL(plain, close, children);
+    block_news_of_children(plain, SIG_UNBLOCK);
+    plain->late.start = late;
+    plain->rest.start = received;
+}

@@ -1,0 +1,51 @@
+/* What `plain.c` is told and tells; `plain.py` lays it out. */
+
+#ifndef SANDPOOL_PLAIN_H
+#define SANDPOOL_PLAIN_H
+
+#include "steps.h"
+
+struct text {
+    const unsigned char *start;
+    long size;
+};
+
+struct plain {
+    struct library library;
+    int *slots;
+    /* What is to be said and done, made ready beforehand. */
+    long version;           /* of the protocol, which `hello` must be of */
+    struct text hello;      /* the answer to that */
+    struct text order;      /* of the next run, as the spare reads it */
+    struct program create;  /* makes the file of code */
+    struct program remove;  /* removes what that has made, as far as it is there */
+    struct program connect; /* makes what a guest shares with its spare */
+    struct program spare;   /* makes a child a spare */
+    unsigned long *tag;     /* the hard and soft limit that marks the next spare; see `kin.py` */
+    /* What of it is in which slot. */
+    long host, code, input, output, error, orders;
+
+    /* How far we have come.  Numbers are -1 where there is none. */
+    long pid;       /* of the spare, or of the run */
+    long is_parked; /* whether the spare has said that it waits */
+    long epoch;
+    long request; /* the run's */
+    long started; /* nanoseconds of the monotonic clock, as all times are */
+    long ended;
+    long timeout;
+    long credit;
+    long left[2];         /* bytes of each output that may still be passed on */
+    long is_truncated[2]; /* whether some were not */
+    long has_ended[2];    /* whether nothing more can come */
+    long status;          /* what the run ended with */
+    long fork_at;         /* when the next spare is due */
+    long late_since;
+    struct text late;     /* frames that go with the next ones, or after a moment */
+    struct text unsent;   /* the rest of frames that the host has begun to read */
+    struct text rest;     /* what has come from the host, and is not dealt with */
+};
+
+/* Returns in the process that Python is to go on in: the guest's, or that of a new spare. */
+__attribute__((visibility("hidden"))) void serve(struct plain *plain);
+
+#endif

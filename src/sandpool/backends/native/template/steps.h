@@ -1,0 +1,41 @@
+/* System calls as data: what `calls.py` lays out, and what follows it.
+ *
+ * Nothing here is linked to anything, not even to a C library, so that it loads into whatever
+ * interpreter an image has.  The few functions that it needs are handed to it.
+ */
+
+#ifndef SANDPOOL_STEPS_H
+#define SANDPOOL_STEPS_H
+
+struct step {
+    long number;
+    long arguments[6];
+    long is_slot;  /* bit N: argument N is the slot of a number */
+    long saved;    /* the slot for the result, or -1 */
+    long forgiven; /* an errno that is no failure; -1: all of them */
+    long least;    /* what a result must not be below */
+};
+
+struct program {
+    const struct step *steps;
+    long count;
+};
+
+struct library {
+    long (*syscall)(long number, ...);
+    int (*fork)(void);
+    int *(*error)(void); /* where errno is */
+};
+
+/* Slots that tell how it went. */
+enum {
+    FAILED = 61, /* the step that failed, or -1 */
+    ERROR = 62,  /* its errno, or that of the fork */
+    CHILD = 63   /* in the child: the pid of its own, or -1; in that one: 0 */
+};
+
+/* Returns whether all went well; the slots say so, too. */
+__attribute__((visibility("hidden"))) int perform(const struct library *library, int *slots,
+                                                  const struct program *program);
+
+#endif

@@ -1,0 +1,89 @@
+"""Goes on where a sandbox has been served without Python so far (`backends/native/template/plain.c`).
+
+What was served there left a guest that looks as if it had done all of it itself: bound to its
+lease, with its spare, and perhaps with one run under way.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Optional, Tuple
+
+from . import operations, run
+from .request import Request
+from .spare import EarlySpare, pack
+
+if TYPE_CHECKING:
+    from .guest import Guest
+    from .settings import Settings
+
+
+class EarlyRun(NamedTuple):
+    """A run that was begun before its guest."""
+
+    number: int
+    """Of its request."""
+    started: float
+    """Seconds of the monotonic clock."""
+    timeout: Optional[float]
+    credit: int
+    """Bytes that may still be sent for it."""
+    left: Tuple[int, int]
+    """Bytes of each output that may still be passed on."""
+    is_truncated: Tuple[bool, bool]
+    status: Optional[int]
+    """What its process has ended with, if it has."""
+
+
+class Served(NamedTuple):
+    """How far a sandbox has been served."""
+
+    epoch: Optional[int]
+    run: Optional[EarlyRun]
+    """Whose process is what the spare has become."""
+    unsent: bytes
+    """What the host is to get before anything else."""
+    rest: bytes
+    """What has come from the host and is still to be dealt with."""
+
+
+def resume(guest: Guest, process: EarlySpare, served: Served) -> None:
+    """Make `guest`, which has just been made, one that has served all this."""
+    guest.kin.pass_over(process.tag)
+    if served.epoch is not None:
+        guest.binding.bind(served.epoch, {}, None, True)
+    if served.unsent:
+        guest.connection.write(served.unsent)
+    if served.run is not None:
+        _resume_run(guest, process, served.run)
+    elif guest.spare.pid == 0:
+        guest.spare.make_later()
+    if served.rest:
+        guest.loop.soon(partial(guest.connection.take, served.rest))
+
+
+def _resume_run(guest: Guest, process: EarlySpare, early: EarlyRun) -> None:
+    request = Request(early.number, guest.connection, guest.forget)
+    request.credit = early.credit
+    guest.requests[early.number] = request
+    guest.kin.admit(process.tag)
+    os.close(process.orders[0])
+    plumbing = run.Plumbing.adopt(process.stdin, process.stdout, process.stderr)
+    started = run.resume(guest, request, process.tag, process.pid, plumbing, early)
+    started.on_finish(partial(operations.end_code, guest, guest.sources.resume()))
+    if early.status is not None:
+        guest.loop.soon(partial(guest.reaper.tell, process.pid, early.status))
+    else:
+        # It may have ended before anybody listened for that.
+        guest.loop.soon(guest.reaper.reap)
+
+
+def first_path(settings: Settings) -> str:
+    """Return where the code of a run lies that begins while there is no other."""
+    return f"{settings.run_dir}/1/main.py"
+
+
+def order(settings: Settings, path: str) -> bytes:
+    """Return what a spare is sent for a run of that code that brings nothing but limits."""
+    return pack((path, [], None, settings.working_dir, True))
