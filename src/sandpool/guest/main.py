@@ -117,6 +117,8 @@ def _until_forked(
         if spare is not None and served is not None:
             takeover.resume(guest, spare, served)
         gc.freeze()
+        if served is not None:
+            guest.connection.take(served.rest)
         guest.loop.run()
     except Departure as departure:
         return departure.program

@@ -122,16 +122,16 @@ class Run(Activity):
         pid: int,
         outlets: Sequence[Outlet],
         inlet: Inlet | None,
-        started: float,
+        early: EarlyRun | None = None,
     ) -> None:
-        """Watch over the process `pid`, which was started at that time."""
+        """Watch over the process `pid`, which has just been forked, or was `early`."""
         self._guest = guest
         self._request = request
         self._tag = tag
         self.pid = pid
         self._outlets = outlets
         self._inlet = inlet
-        self._started = started
+        self._started = monotonic() if early is None else early.started
         self._duration = 0.0
         self._status: int | None = None  # Invariant R1
         self._is_doomed = False
@@ -142,6 +142,8 @@ class Run(Activity):
         self._cleanup: Callable[[], None] | None = None
         request.activity = self
         guest.reaper.expect(pid, self._end)
+        if early is None:
+            request.event_soon({"pid": pid})
 
     def limit(self, timeout: float | None) -> None:
         """Kill it `timeout` seconds after its start."""
@@ -299,7 +301,7 @@ def resume(
         outlet.attach(request, left)
         outlet.is_truncated = is_truncated
     plumbing.close_theirs()
-    resumed = Run(guest, request, tag, pid, outlets, None, early.started)
+    resumed = Run(guest, request, tag, pid, outlets, None, early)
     resumed.limit(early.timeout)
     return resumed
 
@@ -314,9 +316,7 @@ def _watch(
     if plumbing.input is not None:
         end = plumbing.input
         inlet = Inlet(guest.loop, end, lambda: os.close(end))
-    started = Run(guest, request, tag, pid, outlets, inlet, monotonic())
-    request.event_soon({"pid": pid})
-    return started
+    return Run(guest, request, tag, pid, outlets, inlet)
 
 
 def _outlets(guest: Guest, plumbing: Plumbing) -> tuple[Outlet, Outlet]:

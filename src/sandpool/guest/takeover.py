@@ -45,7 +45,7 @@ class Served(NamedTuple):
     unsent: bytes
     """What the host is to get before anything else."""
     rest: bytes
-    """What has come from the host and is still to be dealt with."""
+    """What has come from the host and is still to be dealt with, before anything else comes."""
 
 
 def resume(guest: Guest, process: EarlySpare, served: Served) -> None:
@@ -59,8 +59,6 @@ def resume(guest: Guest, process: EarlySpare, served: Served) -> None:
         _resume_run(guest, process, served.run)
     elif guest.spare.pid == 0:
         guest.spare.make_later()
-    if served.rest:
-        guest.loop.soon(partial(guest.connection.take, served.rest))
 
 
 def _resume_run(guest: Guest, process: EarlySpare, early: EarlyRun) -> None:
