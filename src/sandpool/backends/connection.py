@@ -252,12 +252,14 @@ class GuestConnection:
         *,
         unwrap: Callable[[bytes], bytes] = bytes,
         on_end: Callable[[], None] | None = None,
+        on_request: Callable[[str, Mapping[str, object]], None] | None = None,
     ) -> None:
         """Speak over `sock`; `on_lost` says, given a cause, what the sandbox died of.
 
         `unwrap` returns what is the guest's of the bytes that arrive, or raises FrameError.
         `on_end` is called when the guest's side of the stream ends, and sees to it that `fail` is
-        called, with the cause; by default the cause is just that.
+        called, with the cause; by default the cause is just that.  `on_request` is told of each
+        request that is opened, and its fields.
         """
         sock.setblocking(False)
         keep_from_forks(sock)
@@ -267,6 +269,7 @@ class GuestConnection:
         self._on_lost = on_lost
         self._unwrap = unwrap
         self._on_end = on_end
+        self._on_request = on_request
         self._loop: asyncio.AbstractEventLoop | None = None
         self._decoder = frames.Decoder(frames.FROM_GUEST)
         self._exchanges: dict[int, Exchange] = {}  # Invariant C1
@@ -322,6 +325,8 @@ class GuestConnection:
             raise self._lost
         if len(self._exchanges) >= _MAX_EXCHANGES:
             raise NoCapacity(f"{_MAX_EXCHANGES} requests are in progress in this sandbox")
+        if self._on_request is not None:
+            self._on_request(op, fields)
         number = self._next_number()
         value: dict[str, object] = {"op": op, **fields}
         if self.epoch is not None:

@@ -141,7 +141,12 @@ def end_code(guest: Guest, source: Source) -> None:
 
 
 def warm(guest: Guest, request: Request, fields: Fields) -> None:
-    """Answer once a run would find everything ready."""
+    """Answer once a run would find everything ready.
+
+    To be `fully` so is the same here; what serves a sandbox before us has to leave it to us for
+    that.
+    """
+    fields.flag("fully", False)
     fields.finish()
 
     def respond() -> None:

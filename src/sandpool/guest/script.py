@@ -53,9 +53,14 @@ def run(interpreter: Interpreter, order: Order) -> NoReturn:
 
 
 def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
-    """Go through what every run begins with, wait for an order, and follow it."""
+    """Go through what every run begins with, say so, wait for an order, and follow it."""
     rehearse()
     os.write(order_fd, b"p")
+    follow(interpreter, order_fd)
+
+
+def follow(interpreter: Interpreter, order_fd: int) -> NoReturn:
+    """Wait for an order, and follow it."""
     order = read_order(order_fd)
     while isinstance(order, dict):
         try:

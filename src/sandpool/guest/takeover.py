@@ -6,7 +6,6 @@ lease, with its spare, and perhaps with one run under way.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Optional, Tuple
 
@@ -66,7 +65,6 @@ def _resume_run(guest: Guest, process: EarlySpare, early: EarlyRun) -> None:
     request.credit = early.credit
     guest.requests[early.number] = request
     guest.kin.admit(process.tag)
-    os.close(process.orders[0])
     plumbing = run.Plumbing.adopt(process.stdin, process.stdout, process.stderr)
     started = run.resume(guest, request, process.tag, process.pid, plumbing, early)
     started.on_finish(partial(operations.end_code, guest, guest.sources.resume()))

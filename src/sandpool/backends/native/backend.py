@@ -33,6 +33,7 @@ from sandpool.backends.connection import GuestConnection
 from sandpool.backends.native import cgroups, doctor, images, limits, seccomp
 from sandpool.backends.native.egress import rules
 from sandpool.backends.native.egress.gateway_handle import GatewayHandle
+from sandpool.backends.native.habits import Habit, is_plain
 from sandpool.backends.native.ids import RANGE, IdRanges
 from sandpool.backends.native.template_handle import Birth, TemplateHandle
 from sandpool.errors import (
@@ -73,12 +74,21 @@ class _Keeper:
         self._facts = facts
         self.template: TemplateHandle | None = None
         self.birth = Birth(self._exited)
+        self.habit: Habit | None = None
+        """To be told what the box was used for, if it is at all."""
+        self._is_used = False
+        self._was_plain = True
         self.slot: cgroups.Slot | None = None
         self.first_id: int | None = None
 
     @property
     def info(self) -> Mapping[str, Any]:
         return self._facts
+
+    def requested(self, op: str, fields: Mapping[str, object]) -> None:
+        self._was_plain = self._was_plain and is_plain(op, fields)
+        if op == "bind":
+            self._is_used = True
 
     def was_oom_killed(self) -> bool:
         return self.slot is not None and self._backend.cgroups.was_oom_killed(self.slot)
@@ -104,6 +114,8 @@ class _Keeper:
 
     def _exited(self, status: int | None) -> None:
         # Invariant N1: nothing of it runs any more, or its template is gone and takes it along.
+        if self.habit is not None and self._is_used:
+            self.habit.note(self._was_plain)
         if self.slot is not None:
             self._backend.cgroups.give_back(self.slot)
             self.slot = None
@@ -131,6 +143,8 @@ class NativeBackend:
         self._ended: list[TemplateHandle] = []
         """Templates that died; their processes have still to be reaped."""
         self._images: dict[_Key, images.Image] = {}  # Invariant N2
+        self._habits: dict[_Key, Habit] = {}
+        """What boxes of an image that is held are used for."""
         self._kinds: dict[tuple[_Key, Limits], str] = {}
         """What templates are told of sandboxes, of images that are held."""
         self._starting: dict[_Key, asyncio.Future[None]] = {}
@@ -231,6 +245,7 @@ class NativeBackend:
 
     def _let_go(self, key: _Key) -> None:
         self._kinds.clear()
+        self._habits.pop(key, None)
         image = self._images.pop(key, None)
         if image is not None and image.hold is not None:
             image.hold.close()
@@ -298,7 +313,8 @@ class NativeBackend:
         keeper = _Keeper(self, box_id, spec.limits, self._facts(spec, image, template))
         box = GuestBox(box_id, spec)
         ours, theirs = socket.socketpair()
-        connection = GuestConnection(ours, box.note_death)
+        keeper.habit = self._habits.setdefault(key, Habit())
+        connection = GuestConnection(ours, box.note_death, on_request=keeper.requested)
         box.begin(connection, keeper)
         try:
             with theirs:
@@ -337,7 +353,7 @@ class NativeBackend:
             if image.working_mount is None:
                 await box.make_dir(box.spec.working_dir)
             if image.python is not None:
-                await connection.open("warm", {}).result()
+                await connection.open("warm", _readiness(keeper.habit)).result()
             await hello.result()
         if scope.cancelled_caught:
             raise CreateFailed(f"the guest was not ready within {_HELLO_TIMEOUT:.0f} s")
@@ -450,6 +466,11 @@ class NativeBackend:
         self.cgroups.close()
         self.ids.close()
         self._is_open = False
+
+
+def _readiness(habit: Habit | None) -> dict[str, object]:
+    """Return what `warm` asks for: more than what is plain, where that is of use."""
+    return {} if habit is None or habit.is_plain else {"fully": True}
 
 
 def _key(spec: BoxSpec) -> _Key:

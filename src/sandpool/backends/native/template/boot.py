@@ -160,7 +160,8 @@ def become_sandbox(
         settings.env.update(request["env"])
     pid, failed = slots[int(calls.CHILD)], slots[int(calls.FAILED)]
     if pid == 0:
-        guest.be_spare(settings, interpreter, failed < 0)
+        is_hurried = way.plain is not None and way.plain.is_hurried
+        guest.be_spare(settings, interpreter, failed < 0, is_hurried)
     if failed >= 0:
         message = way.first.describe(failed, slots[calls.ERROR])
         error = {"code": "jail_failed", "message": message}

@@ -394,7 +394,7 @@ static void block_news_of_children(struct plain *plain, int how)
     CALL(plain, rt_sigprocmask, how, &signals, 0, sizeof signals);
 }
 
-static enum outcome fork_spare(struct plain *plain)
+static enum outcome fork_spare(struct plain *plain, int is_hurried)
 {
     unsigned long step = 0;
     plain->fork_at = none;
@@ -410,6 +410,7 @@ static enum outcome fork_spare(struct plain *plain)
     if (pid == 0) {
         block_news_of_children(plain, SIG_UNBLOCK);
         plain->slots[CHILD] = 0;
+        plain->is_hurried = is_hurried;
         perform(&plain->library, plain->slots, &plain->spare);
         return IS_SPARE;
     }
@@ -461,7 +462,7 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
     if (make_late(plain, &at) != DONE)
         return NOT_PLAIN;
     if (plain->pid == none) {
-        enum outcome forked = fork_spare(plain);
+        enum outcome forked = fork_spare(plain, 1);
         if (forked != DONE)
             return forked;
     }
@@ -471,6 +472,7 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
         remove_code(plain);
         return NOT_PLAIN;
     }
+    plain->started = now(plain);
     if (CALL(plain, sendto, orders, plain->order.start, plain->order.size, NOW_OR_NEVER, 0, 0) !=
         plain->order.size) {
         /* Somebody has killed it, or tampered with it. */
@@ -478,10 +480,9 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
         remove_code(plain);
         return NOT_PLAIN;
     }
-    /* That for orders stays open: a spare that is on its way says that it waits, once it does. */
+    close_slot(plain, plain->orders);
     close_slot(plain, plain->input);
     plain->request = number;
-    plain->started = now(plain);
     plain->timeout = request->timeout;
     plain->credit = INITIAL_CREDIT;
     plain->status = none;
@@ -591,7 +592,7 @@ static enum outcome obey(struct plain *plain, long number, const struct request 
         if (plain->request != none || request->epoch != plain->epoch)
             return NOT_PLAIN; /* Invariant P3 */
         if (plain->pid == none) {
-            enum outcome forked = fork_spare(plain);
+            enum outcome forked = fork_spare(plain, 0);
             if (forked != DONE)
                 return forked;
         }
@@ -719,7 +720,7 @@ static enum outcome keep_time(struct plain *plain)
         return NOT_PLAIN;
     if (plain->fork_at == none || time < plain->fork_at)
         return DONE;
-    return fork_spare(plain);
+    return fork_spare(plain, 0);
 }
 
 static enum outcome turn(struct plain *plain, long children)

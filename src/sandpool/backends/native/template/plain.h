@@ -27,7 +27,8 @@ struct plain {
 
     /* How far we have come.  Numbers are -1 where there is none. */
     long pid;       /* of the spare, or of the run */
-    long is_parked; /* whether the spare has said that it waits */
+    long is_parked;  /* whether the spare has said that it waits */
+    long is_hurried; /* in a spare: whether its order is on its way already */
     long epoch;
     long request; /* the run's */
     long started; /* nanoseconds of the monotonic clock, as all times are */

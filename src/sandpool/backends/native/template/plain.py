@@ -44,7 +44,8 @@ class Layout(ctypes.Structure):
         ("tag", ctypes.c_void_p),
         *((name, ctypes.c_long) for name in ("host", "code", "input", "output", "error", "orders")),
         # How far it has come.
-        *((name, ctypes.c_long) for name in ("pid", "is_parked", "epoch", "request")),
+        *((name, ctypes.c_long) for name in ("pid", "is_parked", "is_hurried")),
+        *((name, ctypes.c_long) for name in ("epoch", "request")),
         *((name, ctypes.c_long) for name in ("started", "ended", "timeout", "credit")),
         *((name, _OUTPUTS) for name in ("left", "is_truncated", "has_ended")),
         *((name, ctypes.c_long) for name in ("status", "fork_at", "late_since")),
@@ -88,6 +89,11 @@ class Plain:
         )
         for name in ("pid", "epoch", "request", "timeout", "status", "fork_at"):
             setattr(self.layout, name, _NONE)
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether the order of this process, a spare, is on its way already."""
+        return bool(self.layout.is_hurried)
 
     def served(self, guest: Any) -> Tuple[Any, Any]:
         """Return the process that there is, and what else the guest has to know; in a sandbox."""

@@ -1,0 +1,48 @@
+"""What the sandboxes of a template are used for, as far as the next ones are to be ready for it.
+
+A sandbox is served by a few pages of compiled code for as long as it is asked for plain things
+(`template/plain.c`); a guest in Python takes over with the first request that is not plain, and
+that one has to wait for it: 2 or 3 ms.  Where that keeps happening, new sandboxes have their guest
+in Python from the start, which costs each as much before anybody waits.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+_REMEMBERED = 8
+"""Sandboxes of late; all of them plain is what new ones are taken for."""
+
+_PLAIN: dict[str, frozenset[str]] = {
+    "hello": frozenset(("version",)),
+    "ping": frozenset(),
+    "warm": frozenset(),
+    "bind": frozenset(),
+    "run_code": frozenset(("code", "timeout", "max_output")),
+}
+
+
+def is_plain(op: str, fields: Mapping[str, object]) -> bool:
+    """Whether a request is one that `plain.c` serves, if its code is not too long for it."""
+    allowed = _PLAIN.get(op)
+    return allowed is not None and fields.keys() - {"epoch"} <= allowed
+
+
+class Habit:
+    """What the last sandboxes of a template were used for."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._were_plain: deque[bool] = deque(maxlen=_REMEMBERED)
+
+    def note(self, was_plain: bool) -> None:
+        """Learn that a sandbox has ended, and whether nobody had asked it for more than plain things."""
+        self._were_plain.append(was_plain)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the next one will, as far as one can know, not be asked for more."""
+        return all(self._were_plain)
