@@ -27,7 +27,7 @@ HOST_ONLY := not slow and not benchmark and not docker and not network and not r
 SIDE_BY_SIDE := --numprocesses auto --dist loadfile
 
 # Compiled at the installation, where there is a C compiler.
-COMPILED := src/sandpool/backends/native/template/branch.c
+COMPILED := $(wildcard src/sandpool/backends/native/template/*.[ch])
 
 CHECKS := format lint mypy pyright contracts spelling fragments
 

@@ -1,4 +1,4 @@
-"""Goes on where a sandbox has been served without Python so far (`backends/native/template/plain.c`).
+"""Goes on where a sandbox has been served without Python so far (`template/plain.c`).
 
 What was served there left a guest that looks as if it had done all of it itself: bound to its
 lease, with its spare, and perhaps with one run under way.

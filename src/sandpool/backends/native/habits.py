@@ -39,7 +39,7 @@ class Habit:
         self._were_plain: deque[bool] = deque(maxlen=_REMEMBERED)
 
     def note(self, was_plain: bool) -> None:
-        """Learn that a sandbox has ended, and whether nobody had asked it for more than plain things."""
+        """Learn that a sandbox has ended, and whether it was asked for plain things only."""
         self._were_plain.append(was_plain)
 
     @property

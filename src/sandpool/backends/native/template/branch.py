@@ -77,9 +77,7 @@ class Brancher:
         """Whether it follows a way to its end without Python."""
         return self._compiled is not None
 
-    def way(
-        self, first: Program, second: Optional[Program], plain: Optional[Plain] = None
-    ) -> Way:
+    def way(self, first: Program, second: Optional[Program], plain: Optional[Plain] = None) -> Way:
         """Lay out a way; a child serves what is `plain` only where this is compiled."""
         programs = [lay(program) for program in (self._before, self._after, first)]
         layout = _Branch(functions(), *programs, slots=self._slots.start)

@@ -7,7 +7,6 @@ plain things.  The guest in Python goes on from where it stands then, which `Pla
 from __future__ import annotations
 
 import ctypes
-import os
 from typing import Any, List, Optional, Tuple
 
 from . import jail
@@ -64,7 +63,7 @@ class Plain:
         settings: Any,
         provisions: jail.Provisions,
         spare: Program,
-        tag: "ctypes.Array[ctypes.c_ulong]",
+        tag: ctypes.Array[ctypes.c_ulong],
     ) -> None:
         """Have it made ready; `guest` is the guest's module `main`, `tag` is what `spare` reads."""
         self._slots: Slots = provisions.slots
@@ -82,10 +81,15 @@ class Plain:
             functions(),
             self._slots.start,
             guest.frames.VERSION,
-            *(_Text(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text)) for text in texts),
+            *(
+                _Text(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
+                for text in texts
+            ),
             *map(lay, programs),
             ctypes.addressof(tag),
-            *map(int, (jail.GUEST, jail.CODE, jail.STDIN + 1, jail.STDOUT, jail.STDERR, jail.ORDERS)),
+            *map(
+                int, (jail.GUEST, jail.CODE, jail.STDIN + 1, jail.STDOUT, jail.STDERR, jail.ORDERS)
+            ),
         )
         for name in ("pid", "epoch", "request", "timeout", "status", "fork_at"):
             setattr(self.layout, name, _NONE)
