@@ -24,7 +24,7 @@ from .reaper import Reaper
 from .refusal import Refusal, bad_request, file_failed, no_room
 from .request import Request
 from .run import Plumbing
-from .settings import Binding, Settings
+from .settings import Binding, Settings, apply
 from .source import Sources
 from .spare import EarlySpare, Spare
 
@@ -159,6 +159,14 @@ class Guest:
     def forget(self, number: int) -> None:
         """Note that a request has been closed."""
         del self.requests[number]
+
+    def endow(self, env: dict[str, str | None]) -> None:
+        """Change what the environment of all runs begins with; no lease has begun yet."""
+        if env:
+            apply(self.settings.env, env)
+            self.binding = Binding(self.settings)
+            if self.interpreter is not None:
+                self.interpreter.set_environment(self.binding.env)
 
     def needs_python(self) -> Interpreter:
         """Return the interpreter; Refusal where the image has none."""

@@ -72,15 +72,11 @@ def serve_in_jail(
     _serve(fd, fd, settings, interpreter, spare, served)
 
 
-def be_spare(
-    settings: Settings, interpreter: Interpreter, is_ready: bool, is_hurried: bool
-) -> NoReturn:
-    """Be the spare of `serve_in_jail`: a process of the tenant already, if it `is_ready`.
+def be_spare(settings: Settings, interpreter: Interpreter, is_hurried: bool) -> NoReturn:
+    """Be the spare of `serve_in_jail`, which is a process of the tenant already.
 
     One that `is_hurried` has its order coming, and prepares for nothing else.
     """
-    if not is_ready:
-        os._exit(1)  # the guest sees it end, and does without
     inherit(settings, interpreter)
     gc.freeze()
     if is_hurried:

@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
 
 def hello(guest: Guest, request: Request, fields: Fields) -> None:
-    """Say who we are."""
+    """Say who we are, and take what the environment of all runs begins with."""
     version = fields.integer("version")
+    env = fields.environment("env")
     fields.finish()
     if version != frames.VERSION:
         raise Refusal("unsupported", f"the guest speaks version {frames.VERSION}, not {version}")
+    guest.endow(env)
     request.respond(greeting(guest.interpreter is not None))
 
 

@@ -21,19 +21,21 @@ import sys
 import time
 import types
 from importlib.machinery import SourceFileLoader
-from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Tuple, Union
 
-from . import signals, streams
+from . import frames, signals, streams
+from .settings import apply
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from .interpreter import Interpreter
 
-Order = Tuple[str, List[str], Optional[Dict[str, str]], str, bool]
+Order = Tuple[str, List[str], Union[None, Dict[str, str], Tuple[bytes, ...]], str, bool]
 """The code's path, its arguments, environment and working directory, and whether to reseed.
 
-No environment stands for the one that the process already has.
+No environment stands for the one that the process already has, a tuple for changes to that: JSON,
+as requests have them.
 """
 
 ORDER_SIZE = struct.Struct(">I")
@@ -116,6 +118,11 @@ def _read_exactly(fd: int, size: int) -> bytes:
 
 def _follow(interpreter: Interpreter, order: Order) -> NoReturn:
     path, argv, env, _, reseed = order
+    if isinstance(env, tuple):
+        changed = dict(interpreter.env)
+        for changes in env:
+            apply(changed, frames.decode_json(changes))
+        env = changed
     if env is not None:
         interpreter.set_environment(env)
     if not interpreter.is_followed:

@@ -6,12 +6,13 @@ lease, with its spare, and perhaps with one run under way.
 
 from __future__ import annotations
 
+import marshal
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Optional, Tuple
 
-from . import operations, run
+from . import frames, operations, run
 from .request import Request
-from .spare import EarlySpare, pack
+from .spare import EarlySpare
 
 if TYPE_CHECKING:
     from .guest import Guest
@@ -38,7 +39,11 @@ class EarlyRun(NamedTuple):
 class Served(NamedTuple):
     """How far a sandbox has been served."""
 
+    env: bytes
+    """As `hello` has given it, in JSON; empty for none."""
     epoch: Optional[int]
+    bound_env: bytes
+    """As `bind` has given it."""
     run: Optional[EarlyRun]
     """Whose process is what the spare has become."""
     unsent: bytes
@@ -50,8 +55,11 @@ class Served(NamedTuple):
 def resume(guest: Guest, process: EarlySpare, served: Served) -> None:
     """Make `guest`, which has just been made, one that has served all this."""
     guest.kin.pass_over(process.tag)
+    guest.endow(_environment(served.env))
     if served.epoch is not None:
-        guest.binding.bind(served.epoch, {}, None, True)
+        guest.binding.bind(served.epoch, _environment(served.bound_env), None, True)
+        if guest.interpreter is not None:
+            guest.interpreter.set_environment(guest.binding.env)
     if served.unsent:
         guest.connection.write(served.unsent)
     if served.run is not None:
@@ -75,11 +83,21 @@ def _resume_run(guest: Guest, process: EarlySpare, early: EarlyRun) -> None:
         guest.loop.soon(guest.reaper.reap)
 
 
+def _environment(given: bytes) -> dict[str, str | None]:
+    return frames.decode_json(given) if given else {}
+
+
 def first_path(settings: Settings) -> str:
     """Return where the code of a run lies that begins while there is no other."""
     return f"{settings.run_dir}/1/main.py"
 
 
-def order(settings: Settings, path: str) -> bytes:
-    """Return what a spare is sent for a run of that code that brings nothing but limits."""
-    return pack((path, [], None, settings.working_dir, True))
+def order(settings: Settings, path: str) -> tuple[bytes, bytes]:
+    """Return an order for a plain run of that code: what comes before its environment, and after.
+
+    It is marshalled without references, so that the two parts do not depend on what is between.
+    """
+    stand_in = b"environment"
+    order = path, [], stand_in, settings.working_dir, True
+    before, _, after = marshal.dumps(order, 2).partition(marshal.dumps(stand_in, 2))
+    return before, after

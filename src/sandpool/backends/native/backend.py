@@ -320,7 +320,7 @@ class NativeBackend:
             with theirs:
                 keeper.slot = self.cgroups.take(spec.limits) if self._found.hierarchies else None
                 keeper.first_id = self.ids.take() if self._is_privileged else None
-                request = {"uid_base": keeper.first_id, "env": dict(spec.env)}
+                request = {"uid_base": keeper.first_id}
                 template.create(box_id, self._kind(spec, image), request, theirs, keeper.birth)
                 keeper.template = template
             await self._welcome(box, connection, keeper, image)
@@ -349,7 +349,7 @@ class NativeBackend:
                 await self.cgroups.attach(keeper.slot, await keeper.birth.wait_pid())
             if box.spec.network is not None:
                 await self._plug(box.spec.network, keeper)
-            hello = connection.open("hello", {"version": frames.VERSION}, is_held=True)
+            hello = connection.open("hello", _introduction(box.spec), is_held=True)
             if image.working_mount is None:
                 await box.make_dir(box.spec.working_dir)
             if image.python is not None:
@@ -466,6 +466,16 @@ class NativeBackend:
         self.cgroups.close()
         self.ids.close()
         self._is_open = False
+
+
+def _introduction(spec: BoxSpec) -> dict[str, object]:
+    """Return what a guest is told first.
+
+    The environment may hold secrets, so it goes to the guest alone: in the template it would be
+    memory that the sandboxes of others inherit.
+    """
+    env = {"env": dict(spec.env)} if spec.env else {}
+    return {"version": frames.VERSION, **env}
 
 
 def _readiness(habit: Habit | None) -> dict[str, object]:

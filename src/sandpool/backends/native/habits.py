@@ -17,11 +17,11 @@ _REMEMBERED = 8
 """Sandboxes of late; all of them plain is what new ones are taken for."""
 
 _PLAIN: dict[str, frozenset[str]] = {
-    "hello": frozenset(("version",)),
+    "hello": frozenset(("version", "env")),
     "ping": frozenset(),
     "warm": frozenset(),
-    "bind": frozenset(),
-    "run_code": frozenset(("code", "timeout", "max_output")),
+    "bind": frozenset(("env",)),
+    "run_code": frozenset(("code", "env", "timeout", "max_output")),
 }
 
 

@@ -139,7 +139,9 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
     become = partial(become_sandbox, template, guest.main, slots, interpreter)
     process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
-    process.Template(control, config["cgroups"], provisions, guest.main, become).run()
+    process.Template(
+        control, config["cgroups"], provisions, guest.main, interpreter, become
+    ).run()
     raise AssertionError("a template ends only with its process")
 
 
@@ -149,19 +151,12 @@ def become_sandbox(
     slots: Sequence[int],
     interpreter: Any,
     kind: Any,
-    request: Dict[str, Any],
     guest_fd: int,
     way: Any,
 ) -> NoReturn:
-    """In a forked child, which is in its jail: become the guest, or the spare of one."""
+    """In a forked child, which is in its jail: become the guest."""
     calls, jail = template.calls, template.jail
-    settings = kind.settings
-    if request["env"]:
-        settings.env.update(request["env"])
     pid, failed = slots[int(calls.CHILD)], slots[int(calls.FAILED)]
-    if pid == 0:
-        is_hurried = way.plain is not None and way.plain.is_hurried
-        guest.be_spare(settings, interpreter, failed < 0, is_hurried)
     if failed >= 0:
         message = way.first.describe(failed, slots[calls.ERROR])
         error = {"code": "jail_failed", "message": message}
@@ -176,7 +171,7 @@ def become_sandbox(
             for pair in (jail.STDIN, jail.STDOUT, jail.STDERR, jail.ORDERS)
         ]
         spare = guest.EarlySpare(pid, guest.early_tag(), False, *pairs)
-    guest.serve_in_jail(guest_fd, settings, interpreter, spare, served)
+    guest.serve_in_jail(guest_fd, kind.settings, interpreter, spare, served)
     raise AssertionError("a guest ends only with its process")
 
 

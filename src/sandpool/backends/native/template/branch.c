@@ -3,6 +3,8 @@
  * Python (`jail.py`) and read from memory here; `branch.py` does the same without this file.
  */
 
+#include <asm/unistd.h>
+
 #include "plain.h"
 
 struct branch {
@@ -10,7 +12,7 @@ struct branch {
     struct program before; /* by the parent, before the fork */
     struct program after;  /* by the parent, whatever came of the fork */
     struct program first;  /* by the child */
-    struct program second; /* by the child of the child */
+    struct role second;    /* of the child of the child */
     long is_twice;         /* whether there is such a one */
     int *slots;
     struct plain *plain; /* what the child then serves; or null */
@@ -43,6 +45,17 @@ int perform(const struct library *library, int *slots, const struct program *pro
     return 1;
 }
 
+_Noreturn void become(const struct library *library, int *slots, const struct role *role)
+{
+    if (perform(library, slots, &role->program)) {
+        /* Not by returning to whoever has called us: what is freed on that way is copied first. */
+        library->after_fork();
+        library->call(role->function, 0);
+    }
+    for (;;)
+        library->syscall(__NR_exit_group, 1);
+}
+
 /* Returns what the fork did; below zero nothing was forked, and a slot says why. */
 long sandpool_branch(struct branch *branch)
 {
@@ -63,8 +76,8 @@ long sandpool_branch(struct branch *branch)
         return 0;
     slots[CHILD] = library->fork();
     if (slots[CHILD] == 0)
-        perform(library, slots, &branch->second);
-    else if (slots[CHILD] > 0 && branch->plain)
+        become(library, slots, &branch->second);
+    if (slots[CHILD] > 0 && branch->plain)
         serve(branch->plain);
     return 0;
 }

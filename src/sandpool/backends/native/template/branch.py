@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Callable, Optional
+from typing import Callable, NoReturn, Optional
 
-from .calls import CHILD, ERROR, Program, Slots, Step
-from .layout import Library, ProgramLayout, functions, lay, libc, load
+from .calls import CHILD, ERROR, Program, Role, Slots, Step
+from .layout import Library, ProgramLayout, RoleLayout, functions, lay, lay_role, libc, load
 from .plain import Layout, Plain
 
 
@@ -24,7 +24,7 @@ class _Branch(ctypes.Structure):
         ("before", ProgramLayout),
         ("after", ProgramLayout),
         ("first", ProgramLayout),
-        ("second", ProgramLayout),
+        ("second", RoleLayout),
         ("is_twice", ctypes.c_long),
         ("slots", ctypes.c_void_p),
         ("plain", ctypes.c_void_p),
@@ -47,7 +47,7 @@ class Way:
     def __init__(
         self,
         first: Program,
-        second: Optional[Program],
+        second: Optional[Role],
         plain: Optional[Plain],
         layout: _Branch,
     ) -> None:
@@ -55,7 +55,7 @@ class Way:
         self.first = first
         """By the child of the parent."""
         self.second = second
-        """By the child of that child, which is forked then; None: it has none."""
+        """Of the child of that child, which is forked then; None: it has none."""
         self.plain = plain
         """What the child has served then, before it goes on in Python."""
         self.layout = layout
@@ -77,19 +77,19 @@ class Brancher:
         """Whether it follows a way to its end without Python."""
         return self._compiled is not None
 
-    def way(self, first: Program, second: Optional[Program], plain: Optional[Plain] = None) -> Way:
+    def way(self, first: Program, second: Optional[Role], plain: Optional[Plain] = None) -> Way:
         """Lay out a way; a child serves what is `plain` only where this is compiled."""
         programs = [lay(program) for program in (self._before, self._after, first)]
         layout = _Branch(functions(), *programs, slots=self._slots.start)
         if second is not None:
-            layout.second = lay(second)
+            layout.second = lay_role(second)
             layout.is_twice = True
         if plain is not None:
             layout.plain = ctypes.addressof(plain.layout)
         return Way(first, second, plain, layout)
 
     def branch(self, way: Way) -> int:
-        """Fork; return the child's pid, and 0 in it and in its child, whose slots say how it went.
+        """Fork; return the child's pid, and 0 in it, whose slots say how it went.
 
         Raises OSError if nothing was forked.
         """
@@ -122,8 +122,15 @@ class Brancher:
             child: int = libc.fork()
             slots.numbers[CHILD] = child
             if child == 0:
-                way.second.perform(slots)
+                _become(way.second, slots)
         return 0
+
+
+def _become(role: Role, slots: Slots) -> NoReturn:
+    if role.program.perform(slots):
+        _after_fork_in_child()
+        role.function()
+    os._exit(1)
 
 
 def is_compiled() -> bool:

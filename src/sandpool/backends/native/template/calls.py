@@ -15,14 +15,14 @@ import ctypes
 import errno
 import os
 from array import array
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
 SLOTS = 64
 """How many there are."""
 
 FAILED, ERROR, CHILD = SLOTS - 3, SLOTS - 2, SLOTS - 1
 """Slots that tell how a fork went: the number of the call that failed, or -1; its errno; and the
-process id of the second child, 0 in that child itself, -1 where there is none."""
+process id of the second child, -1 where there is none."""
 
 ANY_ERROR = -1
 """For `Call.forgiven`: whatever comes of it, go on."""
@@ -139,6 +139,14 @@ class Program:
         call = self.calls[index]
         shown = [str(one) if isinstance(one, int) else _text(one) for one in call.arguments]
         return f"{call.name}({', '.join(shown)}): {os.strerror(number)}"
+
+
+class Role(NamedTuple):
+    """What a child becomes."""
+
+    program: Program
+    """Which it follows first; if that fails it ends."""
+    function: Callable[[], NoReturn]
 
 
 def _text(argument: object) -> str:

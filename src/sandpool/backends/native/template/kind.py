@@ -7,10 +7,12 @@ a copy of every page that it touches.
 from __future__ import annotations
 
 import ctypes
+from functools import partial
 from typing import Any, Dict, List, Optional
 
 from . import jail
 from .branch import Brancher, Way
+from .calls import Role
 from .plain import Plain
 from .root import WRITABLE
 
@@ -28,7 +30,15 @@ _TENANT_OWNS = frozenset(("home", "work"))
 class Kind:
     """Sandboxes with the same limits, working directory and settings."""
 
-    __slots__ = ("has_spare", "is_plugged", "new", "ready", "settings", "uid_count")
+    __slots__ = (
+        "_interpreter",
+        "has_spare",
+        "is_plugged",
+        "new",
+        "ready",
+        "settings",
+        "uid_count",
+    )
 
     def __init__(
         self,
@@ -36,16 +46,18 @@ class Kind:
         guest: Any,
         provisions: jail.Provisions,
         brancher: Brancher,
+        interpreter: Any,
     ) -> None:
         """Make it ready, with what `guest` says of itself: its module `main`.
 
-        Raises what its `Settings` do, and ValueError.
+        `interpreter` is what the guest's `training` has returned.  Raises what its `Settings` do, and ValueError.
         """
         self.is_plugged: bool = given["is_plugged"]
         """Whether the host connects the network to something."""
         self.uid_count: int = given["uid_count"]
         """How many host ids a sandbox has."""
         self.settings: Any = guest.Settings(given["settings"])
+        self._interpreter = interpreter
         self.has_spare: bool = self.settings.has_python
         self.new = self._way(given, guest, provisions, brancher, has_user_namespace=False)
         """Of a sandbox that makes its own user namespace."""
@@ -79,10 +91,14 @@ class Kind:
                 guest.KEPT,
             )
         )
+        roles = [
+            Role(second, partial(guest.be_spare, self.settings, self._interpreter, is_hurried))
+            for is_hurried in (False, True)
+        ]
         plain = None
         if brancher.is_compiled:
-            plain = Plain(guest, self.settings, provisions, second, tag)
-        return brancher.way(provisions.program(first), second, plain)
+            plain = Plain(guest, self.settings, provisions, *roles, tag)
+        return brancher.way(provisions.program(first), roles[0], plain)
 
 
 def _places(working_mount: Optional[str]) -> List[jail.Place]:

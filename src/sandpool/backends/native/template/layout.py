@@ -6,7 +6,7 @@ import ctypes
 import os
 from typing import Optional, Sequence, Type
 
-from .calls import Program, Step
+from .calls import Program, Role, Step
 
 _COMPILED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libbranch.so.1")
 
@@ -18,6 +18,8 @@ class Library(ctypes.Structure):
         ("syscall", ctypes.c_void_p),
         ("fork", ctypes.c_void_p),
         ("error", ctypes.c_void_p),
+        ("after_fork", ctypes.c_void_p),
+        ("call", ctypes.c_void_p),
     ]
 
 
@@ -27,19 +29,32 @@ class ProgramLayout(ctypes.Structure):
     _fields_ = [("steps", ctypes.POINTER(Step)), ("count", ctypes.c_long)]
 
 
+class RoleLayout(ctypes.Structure):
+    """What a child becomes."""
+
+    _fields_ = [("program", ProgramLayout), ("function", ctypes.py_object)]
+
+
 # It keeps the interpreter's lock: a child must have it, and there is nobody to give it to.
 libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def functions() -> Library:
-    """Return the functions of this process's C library."""
-    names = ("syscall", "fork", "__errno_location")
-    return Library(*(ctypes.cast(getattr(libc, name), ctypes.c_void_p) for name in names))
+    """Return the functions of this process's C library and interpreter."""
+    found = [getattr(libc, name) for name in ("syscall", "fork", "__errno_location")]
+    python = ctypes.pythonapi
+    found += python.PyOS_AfterFork_Child, python.PyObject_CallObject
+    return Library(*(ctypes.cast(function, ctypes.c_void_p) for function in found))
 
 
 def lay(program: Program) -> ProgramLayout:
     """Return the layout of a program, which has to stay alive."""
     return ProgramLayout(ctypes.cast(program.steps, ctypes.POINTER(Step)), len(program.calls))
+
+
+def lay_role(role: Role) -> RoleLayout:
+    """Return the layout of a role, which has to stay alive."""
+    return RoleLayout(lay(role.program), role.function)
 
 
 def load(structures: Sequence[Type[ctypes.Structure]]) -> Optional[ctypes.PyDLL]:

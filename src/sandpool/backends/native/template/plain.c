@@ -42,19 +42,21 @@ static byte received[CHUNK];
 static byte produced[LATE + HEADER + CHUNK];
 static byte late[LATE];
 static byte decoded[CHUNK];
+static byte ordered[CHUNK];
+static byte env[CHUNK];
+static byte bound_env[CHUNK];
 
 /* A frame that is a plain request. */
 struct request {
     enum { HELLO, PING, WARM, BIND, RUN_CODE } op;
     long epoch, version, timeout, limit;
-    struct text code; /* as JSON has it */
+    struct text code, env; /* as JSON has them */
 };
 
 enum outcome {
     DONE,
     NOT_YET,
     NOT_PLAIN, /* Python goes on with it */
-    IS_SPARE,  /* in a child that is the next spare */
 };
 
 /* ---- The host's frames ---- */
@@ -132,6 +134,21 @@ static int take_string(const byte **at, const byte *end, struct text *found)
     return here < end;
 }
 
+/* Whether a string, as JSON has it, has no character by its number, and no unknown escape. */
+static int is_simple(struct text text)
+{
+    for (long index = 0; index < text.size; index++)
+        if (text.start[index] == '\\') {
+            const char *known = "\"\\/bfnrt";
+            index++;
+            while (*known && *known != text.start[index])
+                known++;
+            if (!*known)
+                return 0;
+        }
+    return 1;
+}
+
 /* Takes a number as so many of its billionths. */
 static int take_number(const byte **at, const byte *end, long *whole, long *billionths)
 {
@@ -171,6 +188,45 @@ static int take_seconds(const byte **at, const byte *end, long *found)
     return *found > 0;
 }
 
+static int take_null(const byte **at, const byte *end)
+{
+    const byte *here = *at;
+    if (end - here < 4 || here[0] != 'n' || here[1] != 'u' || here[2] != 'l' || here[3] != 'l')
+        return 0;
+    *at = here + 4;
+    return 1;
+}
+
+static int take_variable(const byte **at, const byte *end)
+{
+    struct text name, value;
+    if (!take_string(at, end, &name) || name.size == 0 || *at >= end || *(*at)++ != ':')
+        return 0;
+    for (long index = 0; index < name.size; index++)
+        if (name.start[index] == '=' || name.start[index] == '\\')
+            return 0;
+    return take_null(at, end) || (take_string(at, end, &value) && is_simple(value));
+}
+
+/* Takes an object of variables, each a string or null. */
+static int take_environment(const byte **at, const byte *end, struct text *found)
+{
+    const byte *here = *at;
+    if (end - here < 2 || *here++ != '{')
+        return 0;
+    if (*here != '}')
+        do {
+            if (!take_variable(&here, end) || here >= end || (*here != ',' && *here != '}'))
+                return 0;
+        } while (*here++ == ',');
+    else
+        here++;
+    found->start = *at;
+    found->size = here - *at;
+    *at = here;
+    return 1;
+}
+
 static int take_op(const byte **at, const byte *end, struct request *request)
 {
     static const char *const names[] = {"hello", "ping", "warm", "bind", "run_code"};
@@ -191,13 +247,13 @@ static int is_complete(const struct request *request)
     int has_code = request->code.start != 0, has_limits = request->timeout >= 0 || request->limit >= 0;
     switch (request->op) {
     case HELLO:
-        return request->version >= 0 && !has_code && !has_limits;
+        return request->version >= 0 && request->epoch < 0 && !has_code && !has_limits;
     case BIND:
         return request->epoch >= 0 && request->version < 0 && !has_code && !has_limits;
     case RUN_CODE:
         return has_code && request->version < 0;
     default:
-        return request->version < 0 && !has_code && !has_limits;
+        return request->version < 0 && !request->env.start && !has_code && !has_limits;
     }
 }
 
@@ -205,7 +261,8 @@ static int read_request(const byte *at, const byte *end, struct request *request
 {
     int has_op = 0;
     request->epoch = request->version = request->timeout = request->limit = none;
-    request->code.start = 0;
+    request->code.start = request->env.start = 0;
+    request->env.size = 0;
     if (at >= end || *at++ != '{')
         return 0;
     for (;;) {
@@ -223,6 +280,8 @@ static int read_request(const byte *at, const byte *end, struct request *request
             is_known = take_integer(&at, end, &request->limit);
         else if (is_text(name, "timeout"))
             is_known = take_seconds(&at, end, &request->timeout);
+        else if (is_text(name, "env"))
+            is_known = !request->env.start && take_environment(&at, end, &request->env);
         else if (is_text(name, "code"))
             is_known = !request->code.start && take_string(&at, end, &request->code);
         if (!is_known || at >= end)
@@ -409,10 +468,7 @@ static enum outcome fork_spare(struct plain *plain, int is_hurried)
     long pid = plain->library.fork();
     if (pid == 0) {
         block_news_of_children(plain, SIG_UNBLOCK);
-        plain->slots[CHILD] = 0;
-        plain->is_hurried = is_hurried;
-        perform(&plain->library, plain->slots, &plain->spare);
-        return IS_SPARE;
+        become(&plain->library, plain->slots, is_hurried ? &plain->hurried : &plain->spare);
     }
     close_theirs(plain);
     if (pid < 0) {
@@ -448,6 +504,42 @@ static enum outcome write_code(struct plain *plain, long size)
     return done == size ? DONE : NOT_PLAIN;
 }
 
+static byte *put_little(byte *at, unsigned long value)
+{
+    for (int shift = 0; shift < 32; shift += 8)
+        *at++ = (byte)(value >> shift);
+    return at;
+}
+
+/* Writes an order, as `script.py` reads it, with the environment given in `changes`; returns its
+ * size, or -1 if it is longer than a spare is sent at once.  */
+static long write_order(struct plain *plain, struct text changes)
+{
+    struct text all[] = {plain->env, plain->bound_env, changes};
+    long count = 0, size = 4 + plain->order[0].size + plain->order[1].size + 5;
+    for (int index = 0; index < 3; index++)
+        if (all[index].size > 0) {
+            size += 5 + all[index].size;
+            count++;
+        }
+    if (size > CHUNK)
+        return none;
+    byte *at = put_bytes(ordered + 4, plain->order[0].start, plain->order[0].size);
+    /* As Python marshals it: nothing, or a tuple of bytes. */
+    *at++ = count ? '(' : 'N';
+    if (count)
+        at = put_little(at, (unsigned long)count);
+    for (int index = 0; index < 3; index++)
+        if (all[index].size > 0) {
+            *at++ = 's';
+            at = put_little(at, (unsigned long)all[index].size);
+            at = put_bytes(at, all[index].start, all[index].size);
+        }
+    at = put_bytes(at, plain->order[1].start, plain->order[1].size);
+    put_number(ordered, (unsigned long)(at - ordered - 4));
+    return at - ordered;
+}
+
 static void remove_code(struct plain *plain)
 {
     perform(&plain->library, plain->slots, &plain->remove);
@@ -459,7 +551,8 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
     long size = decode_string(request->code, decoded);
     if (size < 0 || plain->request != none || request->epoch != plain->epoch)
         return NOT_PLAIN;
-    if (make_late(plain, &at) != DONE)
+    long ordered_size = write_order(plain, request->env);
+    if (ordered_size < 0 || make_late(plain, &at) != DONE)
         return NOT_PLAIN;
     if (plain->pid == none) {
         enum outcome forked = fork_spare(plain, 1);
@@ -473,8 +566,7 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
         return NOT_PLAIN;
     }
     plain->started = now(plain);
-    if (CALL(plain, sendto, orders, plain->order.start, plain->order.size, NOW_OR_NEVER, 0, 0) !=
-        plain->order.size) {
+    if (CALL(plain, sendto, orders, ordered, ordered_size, NOW_OR_NEVER, 0, 0) != ordered_size) {
         /* Somebody has killed it, or tampered with it. */
         CALL(plain, kill, plain->pid, SIGKILL);
         remove_code(plain);
@@ -580,12 +672,22 @@ static enum outcome reap(struct plain *plain)
 
 /* ---- The host's requests ---- */
 
+static void keep(struct text *kept, byte *place, struct text text)
+{
+    put_bytes(place, text.start, text.size);
+    kept->start = place;
+    kept->size = text.size;
+}
+
 static enum outcome obey(struct plain *plain, long number, const struct request *request)
 {
     byte *at;
     switch (request->op) {
     case HELLO:
-        return request->version == plain->version ? respond(plain, number, plain->hello) : NOT_PLAIN;
+        if (request->version != plain->version || plain->epoch != none || plain->request != none)
+            return NOT_PLAIN;
+        keep(&plain->env, env, request->env);
+        return respond(plain, number, plain->hello);
     case PING:
         return respond(plain, number, nothing);
     case WARM:
@@ -603,6 +705,7 @@ static enum outcome obey(struct plain *plain, long number, const struct request 
         if (make_late(plain, &at) != DONE)
             return NOT_PLAIN;
         plain->epoch = request->epoch;
+        keep(&plain->bound_env, bound_env, request->env);
         at = put_header(at, nothing.size, number, RESPONSE);
         plain->late.size = put_bytes(at, nothing.start, nothing.size) - late;
         return DONE;
@@ -776,8 +879,6 @@ void serve(struct plain *plain)
     enum outcome outcome = children < 0 ? NOT_PLAIN : reap(plain);
     while (outcome == DONE)
         outcome = turn(plain, children);
-    if (outcome == IS_SPARE)
-        return;
     if (children >= 0)
         CALL(plain, close, children);
     block_news_of_children(plain, SIG_UNBLOCK);

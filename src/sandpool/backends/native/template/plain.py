@@ -10,8 +10,8 @@ import ctypes
 from typing import Any, List, Optional, Tuple
 
 from . import jail
-from .calls import Program, Slots
-from .layout import Library, ProgramLayout, functions, lay
+from .calls import Role, Slots
+from .layout import Library, ProgramLayout, RoleLayout, functions, lay, lay_role
 
 _NONE = -1
 _SECOND = 1_000_000_000
@@ -35,20 +35,21 @@ class Layout(ctypes.Structure):
         ("slots", ctypes.c_void_p),
         ("version", ctypes.c_long),
         ("hello", _Text),
-        ("order", _Text),
+        ("order", _Text * 2),
         ("create", ProgramLayout),
         ("remove", ProgramLayout),
         ("connect", ProgramLayout),
-        ("spare", ProgramLayout),
+        ("spare", RoleLayout),
+        ("hurried", RoleLayout),
         ("tag", ctypes.c_void_p),
         *((name, ctypes.c_long) for name in ("host", "code", "input", "output", "error", "orders")),
         # How far it has come.
-        *((name, ctypes.c_long) for name in ("pid", "is_parked", "is_hurried")),
+        *((name, ctypes.c_long) for name in ("pid", "is_parked")),
         *((name, ctypes.c_long) for name in ("epoch", "request")),
         *((name, ctypes.c_long) for name in ("started", "ended", "timeout", "credit")),
         *((name, _OUTPUTS) for name in ("left", "is_truncated", "has_ended")),
         *((name, ctypes.c_long) for name in ("status", "fork_at", "late_since")),
-        *((name, _Text) for name in ("late", "unsent", "rest")),
+        *((name, _Text) for name in ("env", "bound_env", "late", "unsent", "rest")),
     ]
 
 
@@ -62,30 +63,32 @@ class Plain:
         guest: Any,
         settings: Any,
         provisions: jail.Provisions,
-        spare: Program,
+        spare: Role,
+        hurried: Role,
         tag: ctypes.Array[ctypes.c_ulong],
     ) -> None:
-        """Have it made ready; `guest` is the guest's module `main`, `tag` is what `spare` reads."""
+        """Have it made ready; `guest` is the guest's module `main`, `tag` is in the program of both roles."""
         self._slots: Slots = provisions.slots
         self._tag = tag
         path = guest.first_path(settings)
         created, removed = jail.code_calls(provisions.privileged, settings.working_dir, path)
-        texts = guest.greeting(settings), guest.order(settings, path)
+        texts = guest.greeting(settings), *guest.order(settings, path)
         programs = [
             *map(provisions.program, (created, removed, jail.connect_calls(provisions.slots))),
-            spare,
         ]
-        self._alive: List[object] = [*texts, *programs]
+        self._alive: List[object] = [*texts, *programs, spare, hurried]
         """What the layout points at."""
+        hello, *order = (
+            _Text(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text)) for text in texts
+        )
         self.layout = Layout(
             functions(),
             self._slots.start,
             guest.frames.VERSION,
-            *(
-                _Text(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
-                for text in texts
-            ),
+            hello,
+            (_Text * 2)(*order),
             *map(lay, programs),
+            *map(lay_role, (spare, hurried)),
             ctypes.addressof(tag),
             *map(
                 int, (jail.GUEST, jail.CODE, jail.STDIN + 1, jail.STDOUT, jail.STDERR, jail.ORDERS)
@@ -93,11 +96,6 @@ class Plain:
         )
         for name in ("pid", "epoch", "request", "timeout", "status", "fork_at"):
             setattr(self.layout, name, _NONE)
-
-    @property
-    def is_hurried(self) -> bool:
-        """Whether the order of this process, a spare, is on its way already."""
-        return bool(self.layout.is_hurried)
 
     def served(self, guest: Any) -> Tuple[Any, Any]:
         """Return the process that there is, and what else the guest has to know; in a sandbox."""
@@ -121,7 +119,8 @@ class Plain:
             )
         epoch: Optional[int] = None if found.epoch == _NONE else found.epoch
         unsent = found.unsent.bytes() + found.late.bytes()
-        return process, guest.Served(epoch, run, unsent, found.rest.bytes())
+        env, bound_env = found.env.bytes(), found.bound_env.bytes()
+        return process, guest.Served(env, epoch, bound_env, run, unsent, found.rest.bytes())
 
     def _pair(self, slot: int) -> Tuple[int, int]:
         numbers = self._slots.numbers

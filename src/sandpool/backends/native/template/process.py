@@ -2,7 +2,7 @@
 
 Packets on the control socket are JSON objects.
     host -> template   {"op": "kind", "number", ...} describes sandboxes; see `kind.Kind`
-                       {"op": "create", "id", "kind", "uid_base", "env"} with the guest's socket
+                       {"op": "create", "id", "kind", "uid_base"} with the guest's socket
                        {"op": "kill", "id"}
                        {"op": "resize", "id", "disk_bytes", "inodes"}
     template -> host   {"event": "ready" | "failed" | "created" | "resized" | "exited", ...}
@@ -69,15 +69,18 @@ class Template:
         cgroup_dirs: Sequence[Tuple[int, str]],
         provisions: jail.Provisions,
         guest: Any,
-        become: Callable[[Kind, Dict[str, Any], int, Way], NoReturn],
+        interpreter: Any,
+        become: Callable[[Kind, int, Way], NoReturn],
     ) -> None:
         """Serve `control`; `cgroup_dirs` are to be removed at the end: (parent, opened; name).
 
-        `guest` is the guest's module `main`; `become` is called in every process that was forked.
+        `guest` is the guest's module `main`, `interpreter` what its training has returned; `become`
+        is called in every process that was forked.
         """
         self._control = control
         self._provisions = provisions
         self._guest = guest
+        self._interpreter = interpreter
         self._become = become
         self._kinds: Dict[int, Union[Kind, Exception]] = {}
         """By number, or what is wrong with it."""
@@ -151,7 +154,7 @@ class Template:
     def _learn(self, request: Dict[str, Any]) -> None:
         try:
             self._kinds[request["number"]] = Kind(
-                request, self._guest, self._provisions, self._brancher
+                request, self._guest, self._provisions, self._brancher, self._interpreter
             )
         except Exception as error:  # noqa: BLE001 (whoever wants such a sandbox is told)
             self._kinds[request["number"]] = error
@@ -188,7 +191,7 @@ class Template:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             # Not by a return: whatever was freed on that way would be copied first.
-            self._become(kind, request, guest_fd, way)
+            self._become(kind, guest_fd, way)
         self._children[pid] = box
         self._pids[box] = pid
         os.close(guest_fd)

@@ -25,17 +25,29 @@ struct library {
     long (*syscall)(long number, ...);
     int (*fork)(void);
     int *(*error)(void); /* where errno is */
+    /* Of the interpreter, whose lock we have. */
+    void (*after_fork)(void);
+    void *(*call)(void *function, void *arguments);
 };
 
 /* Slots that tell how it went. */
 enum {
     FAILED = 61, /* the step that failed, or -1 */
     ERROR = 62,  /* its errno, or that of the fork */
-    CHILD = 63   /* in the child: the pid of its own, or -1; in that one: 0 */
+    CHILD = 63   /* in the child: the pid of its own, or -1 */
+};
+
+/* What a child becomes: it follows the program and calls the function, which does not return. */
+struct role {
+    struct program program;
+    void *function;
 };
 
 /* Returns whether all went well; the slots say so, too. */
 __attribute__((visibility("hidden"))) int perform(const struct library *library, int *slots,
                                                   const struct program *program);
+
+__attribute__((visibility("hidden"))) _Noreturn void become(const struct library *library,
+                                                            int *slots, const struct role *role);
 
 #endif
