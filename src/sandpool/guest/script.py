@@ -56,7 +56,7 @@ def run(interpreter: Interpreter, order: Order) -> NoReturn:
 
 def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
     """Go through what every run begins with, say so, wait for an order, and follow it."""
-    rehearse()
+    rehearse(interpreter)
     os.write(order_fd, b"p")
     follow(interpreter, order_fd)
 
@@ -83,7 +83,7 @@ def follow(interpreter: Interpreter, order_fd: int) -> NoReturn:
     _follow(interpreter, order)
 
 
-def rehearse() -> None:
+def rehearse(interpreter: Interpreter) -> None:
     """Touch the memory that a run will touch, so that its pages are ours by then."""
     signals.handle(signals.SIGINT, signals.IGNORE)
     os.chdir(os.getcwd())
@@ -95,8 +95,20 @@ def rehearse() -> None:
     main = types.ModuleType("__main__")
     main.__dict__["out"] = io.StringIO()
     exec(code, main.__dict__)  # noqa: S102 (it is ours)
-    SourceFileLoader("__main__", path)
+    _begin_for_nothing(interpreter, path)
+    print(end="")  # noqa: T201 (to nowhere, by the way that a tenant's print goes)
     _flush(sys.stdout)
+
+
+def _begin_for_nothing(interpreter: Interpreter, path: str) -> None:
+    kept = [(name, sys.__dict__[name]) for name in ("argv", "orig_argv") if name in sys.__dict__]
+    main, places = sys.modules["__main__"], list(sys.path)
+    begin(interpreter, False, [path])
+    new_main(path)
+    sys.modules["__main__"] = main
+    sys.path[:] = places
+    for name, value in kept:
+        setattr(sys, name, value)
 
 
 def read_order(fd: int) -> Order | dict[int, int]:

@@ -9,7 +9,6 @@ Nothing here touches anything but this process and what it opens.
 
 from __future__ import annotations
 
-import marshal
 import os
 import signal
 import socket
@@ -21,7 +20,7 @@ from .interpreter import Interpreter
 from .operations import bind, run_code
 from .settings import Settings
 from .source import Source, Sources
-from .spare import EarlySpare, Spare
+from .spare import EarlySpare, Spare, pack
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -124,23 +123,14 @@ def _run(guest: Guest) -> None:
 def _be_spare(interpreter: Interpreter) -> None:
     """Be the spare of such a guest, up to where its code would be compiled."""
     path, argv = _NOWHERE + "/main.py", list(sys.argv)
-    kept = [(sys, name, getattr(sys, name)) for name in ("argv", "orig_argv") if hasattr(sys, name)]
-    module, places = sys.modules["__main__"], list(sys.path)
     guest_side, spare_side = socket.socketpair()
     try:
-        script.rehearse()
-        packet = marshal.dumps((path, argv, None, "/", False))
-        guest_side.sendall(script.ORDER_SIZE.pack(len(packet)) + packet)
+        script.rehearse(interpreter)
+        guest_side.sendall(pack((path, argv, None, "/", False)))
         script.read_order(spare_side.fileno())
-        script.begin(interpreter, False, [path])
-        script.new_main(path)
     finally:
         guest_side.close()
         spare_side.close()
-        sys.modules["__main__"] = module
-        sys.path[:] = places
-        for holder, name, value in kept:
-            setattr(holder, name, value)
 
 
 def _leave() -> NoReturn:
