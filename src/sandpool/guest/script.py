@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .interpreter import Interpreter
 
-Order = Tuple[str, List[str], Union[None, Dict[str, str], Tuple[bytes, ...]], str, bool]
+Order = Tuple[str, List[str], Union[Dict[str, str], Tuple[bytes, ...], None], str, bool]
 """The code's path, its arguments, environment and working directory, and whether to reseed.
 
 No environment stands for the one that the process already has, a tuple for changes to that: JSON,

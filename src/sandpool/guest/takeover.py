@@ -98,6 +98,6 @@ def order(settings: Settings, path: str) -> tuple[bytes, bytes]:
     It is marshalled without references, so that the two parts do not depend on what is between.
     """
     stand_in = b"environment"
-    order = path, [], stand_in, settings.working_dir, True
-    before, _, after = marshal.dumps(order, 2).partition(marshal.dumps(stand_in, 2))
+    made = marshal.dumps((path, [], stand_in, settings.working_dir, True), 2)
+    before, _, after = made.partition(marshal.dumps(stand_in, 2))
     return before, after

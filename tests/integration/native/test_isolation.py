@@ -14,10 +14,14 @@ from sandpool.backends.base import Backend, BoxSpec, RunOptions
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
 
-async def look(backend: Backend, code: str, spec: BoxSpec | None = None) -> Any:
-    """Run code that prints JSON, and return what it printed."""
+async def look(
+    backend: Backend, code: str, spec: BoxSpec | None = None, *, stays: bool = False
+) -> Any:
+    """Run code that prints JSON in a sandbox of its own, and return what it printed."""
     box = await backend.create(spec or BoxSpec(), box_id="look")
     result = await box.run_code(code, RunOptions(timeout=20))
+    if not stays:
+        await box.destroy()
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -140,7 +144,7 @@ async def test_two_sandboxes_of_root_have_different_ids_on_the_host(backend: Bac
     if os.geteuid() != 0:
         pytest.skip("an ordinary user has one id only, which all its sandboxes share")
     code = "import json; print(json.dumps(open('/proc/self/uid_map').read().split()))"
-    first = await look(backend, code)
+    first = await look(backend, code, stays=True)
     box = await backend.create(BoxSpec(), box_id="second")
     second = json.loads((await box.run_code(code, RunOptions())).stdout)
     assert first[0] == second[0] == "0"
@@ -171,3 +175,29 @@ async def test_random_state_differs_between_sandboxes(backend: Backend) -> None:
         seen += [json.loads((await box.run_code(code, RunOptions())).stdout) for _ in range(2)]
     for column in zip(*seen, strict=True):
         assert len(set(column)) == len(column)
+
+
+FIND_A_TOKEN = """
+import json
+needle = bytes(reversed(b"dluohs-ydobon-taht-nekot-a"))  # so that the code itself is no find
+found = 0
+for line in open("/proc/self/maps"):
+    place, rest = line.split(None, 1)
+    begin, end = (int(half, 16) for half in place.split("-"))
+    if rest[0] != "r" or "[v" in rest:
+        continue
+    with open("/proc/self/mem", "rb", 0) as memory:
+        memory.seek(begin)
+        found += memory.read(end - begin).count(needle)
+print(json.dumps(found))
+"""
+
+
+async def test_an_environment_is_in_no_memory_that_another_sandbox_inherits(
+    backend: Backend,
+) -> None:
+    clean = await look(backend, FIND_A_TOKEN)
+    spec = BoxSpec(env={"TOKEN": "a-token-that-nobody-should"})
+    assert await look(backend, FIND_A_TOKEN, spec) > clean, "its own process has it"
+    for _ in range(4):
+        assert await look(backend, FIND_A_TOKEN) == clean

@@ -139,9 +139,7 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
     become = partial(become_sandbox, template, guest.main, slots, interpreter)
     process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
-    process.Template(
-        control, config["cgroups"], provisions, guest.main, interpreter, become
-    ).run()
+    process.Template(control, config["cgroups"], provisions, guest.main, interpreter, become).run()
     raise AssertionError("a template ends only with its process")
 
 

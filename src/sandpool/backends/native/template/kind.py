@@ -50,7 +50,8 @@ class Kind:
     ) -> None:
         """Make it ready, with what `guest` says of itself: its module `main`.
 
-        `interpreter` is what the guest's `training` has returned.  Raises what its `Settings` do, and ValueError.
+        `interpreter` is what the guest's `training` has returned.  Raises what its `Settings` do,
+        and ValueError.
         """
         self.is_plugged: bool = given["is_plugged"]
         """Whether the host connects the network to something."""
@@ -91,14 +92,14 @@ class Kind:
                 guest.KEPT,
             )
         )
-        roles = [
+        parked, hurried = (
             Role(second, partial(guest.be_spare, self.settings, self._interpreter, is_hurried))
             for is_hurried in (False, True)
-        ]
+        )
         plain = None
         if brancher.is_compiled:
-            plain = Plain(guest, self.settings, provisions, *roles, tag)
-        return brancher.way(provisions.program(first), roles[0], plain)
+            plain = Plain(guest, self.settings, provisions, parked, hurried, tag)
+        return brancher.way(provisions.program(first), parked, plain)
 
 
 def _places(working_mount: Optional[str]) -> List[jail.Place]:

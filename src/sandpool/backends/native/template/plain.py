@@ -67,7 +67,10 @@ class Plain:
         hurried: Role,
         tag: ctypes.Array[ctypes.c_ulong],
     ) -> None:
-        """Have it made ready; `guest` is the guest's module `main`, `tag` is in the program of both roles."""
+        """Have it made ready; `guest` is the guest's module `main`.
+
+        `tag` is read by the program of both roles.
+        """
         self._slots: Slots = provisions.slots
         self._tag = tag
         path = guest.first_path(settings)
