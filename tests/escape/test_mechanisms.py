@@ -47,7 +47,7 @@ NO_NAMESPACE_LIMIT = Edit(
 )
 HOSTS_NETWORK = Edit(TEMPLATE + "networks.py", "        kernel.unshare(kernel.CLONE_NEWNET)\n", "")
 NO_LANDLOCK = Edit(
-    TEMPLATE + "jail.py", '[Call("landlock_restrict_self", (rules, 0)), Call', "[Call"
+    TEMPLATE + "jail.py", '[Call("landlock_restrict_self", (SCOPES, 0)), Call', "[Call"
 )
 HOSTS_IPC = Edit(TEMPLATE + "jail.py", "                | kernel.CLONE_NEWIPC\n", "")
 WRITABLE_PROC = Edit(
@@ -57,7 +57,11 @@ WRITABLE_PROC = Edit(
 )
 OPEN_PROC = Edit(TEMPLATE + "jail.py", "= _find_masks()", "= []")
 KEPT_DESCRIPTORS = (
-    Edit(TEMPLATE + "jail.py", "        *_close_all_but_kept(),\n", ""),
+    Edit(
+        TEMPLATE + "jail.py",
+        '"close_range", (_FIRST_KEPT + len(slots), _LAST',
+        '"close_range", (_LAST_FD, _LAST',
+    ),
     Edit(TEMPLATE + "jail.py", '        Call("close_range", (orders + 1, _LAST_FD, 0)),\n', ""),
     Edit("guest/child.py", "    rights.close_from(first)\n", ""),
 )
@@ -65,8 +69,8 @@ NO_RLIMITS = (
     Edit("guest/child.py", "        resource.setrlimit(limit, (most, most))\n", "        pass\n"),
     Edit(
         TEMPLATE + "jail.py",
-        "{resource.RLIMIT_RTTIME: tag, **rlimits}",
-        "{resource.RLIMIT_RTTIME: tag}",
+        "    for limit, most in rlimits.items():\n",
+        "    for limit, most in ():\n",
     ),
 )
 NO_DISK_LIMIT = Edit(TEMPLATE + "kind.py", "size={given['disk_bytes']}", "size=0")

@@ -134,6 +134,7 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
         version = ".".join(map(str, sys.version_info[:3]))
         training = importlib.import_module("_sandpool_guest.training")
         interpreter = training.train(config["python"], config["env"])
+    template.jail.reserve()
     provisions = template.jail.Provisions(inner, config["calls"], config["privileged"])
     slots = provisions.slots.numbers
     become = partial(become_sandbox, template, guest.main, slots, interpreter)
@@ -149,12 +150,12 @@ def become_sandbox(
     slots: Sequence[int],
     interpreter: Any,
     kind: Any,
-    guest_fd: int,
     way: Any,
 ) -> NoReturn:
     """In a forked child, which is in its jail: become the guest."""
     calls, jail = template.calls, template.jail
-    pid, failed = slots[int(calls.CHILD)], slots[int(calls.FAILED)]
+    guest_fd, pid = slots[int(jail.GUEST)], slots[int(calls.CHILD)]
+    failed = slots[int(calls.FAILED)]
     if failed >= 0:
         message = way.first.describe(failed, slots[calls.ERROR])
         error = {"code": "jail_failed", "message": message}

@@ -59,15 +59,13 @@ ROOT = Slot(4)
 """The host's id of the guest, where a sandbox has ids of its own."""
 OWNER = Slot(5)
 """The host's id of the tenant, likewise."""
+SCOPES = Slot(9)
+"""The rules of landlock."""
 _PROC = Slot(6)
 _FILE = Slot(7)
 _SCRATCH = Slot(8)
 """For a byte that is read and means nothing."""
 _DIRECTORY = Slot(10)
-_CLOSED = Slot(12)
-"""Here begin the ranges of descriptors that are closed: the first and the last of each."""
-MOST_KEPT = 4
-"""Descriptors that are not closed."""
 STDIN, STDOUT, STDERR, ORDERS = Slot(22), Slot(24), Slot(26), Slot(28)
 """Pairs of descriptors that a guest and its spare have: of three pipes, and of two sockets."""
 CODE = Slot(30)
@@ -81,6 +79,8 @@ _AT_REMOVEDIR = 0x200
 _SIGACTION, _SIGNALS = 32, 8
 """Bytes of a disposition, all zero for the default one, and of a set of signals."""
 _LAST_FD = 0x7FFF_FFFF
+_FIRST_KEPT, _MOST_KEPT = 3, 3
+"""Where a jail has the descriptors that stay open, and how many there can be."""
 _CAPABILITY_VERSION_3 = 0x2008_0522
 
 Place = Tuple[str, str, int, bool]
@@ -98,7 +98,9 @@ class Provisions:
         self.slots = Slots()
         self.masks = _find_masks()
         self.filter = kernel.SeccompFilter(seccomp)
-        self.scopes = kernel.make_landlock_scopes() if kernel.has_landlock_scopes() else None
+        self.has_scopes = kernel.has_landlock_scopes()
+        if self.has_scopes:
+            self.slots.numbers[SCOPES] = kernel.make_landlock_scopes()
         self.capabilities = kernel.count_capabilities()
 
     def program(self, calls: Sequence[Call]) -> Program:
@@ -116,28 +118,21 @@ class Provisions:
         """Set what the next sandbox has to itself; `base` is the first of its host ids, if any."""
         numbers = self.slots.numbers
         numbers[GUEST], numbers[NETWORK] = guest_fd, network_fd
-        numbers[USER] = -1 if user_fd is None else user_fd
-        numbers[MAP] = -1 if map_fd is None else map_fd
+        if user_fd is not None:
+            numbers[USER] = user_fd
+        if map_fd is not None:
+            numbers[MAP] = map_fd
         if base is not None:
             numbers[ROOT], numbers[OWNER] = base, base + TENANT
-        kept = [fd for fd in (guest_fd, user_fd, map_fd, self.scopes) if fd is not None]
-        for index, (first, last) in enumerate(closed_ranges(kept)):
-            numbers[_CLOSED + 2 * index], numbers[_CLOSED + 2 * index + 1] = first, last
 
 
-def closed_ranges(kept: Sequence[int]) -> List[Tuple[int, int]]:
-    """Return ranges that hold every descriptor from 3 up but `kept`, always as many.
+def reserve() -> None:
+    """Take the numbers under which a jail has what stays open; called before that is opened.
 
-    Those that are not needed hold the last number there is, which no descriptor ever has.
+    What is moved there in a sandbox is then never in the place of what is moved next.
     """
-    ranges: List[Tuple[int, int]] = []
-    low = 3
-    for fd in sorted(kept):
-        if fd > low:
-            ranges.append((low, fd - 1))
-        low = max(low, fd + 1)
-    ranges.append((low, _LAST_FD))
-    return ranges + [(_LAST_FD, _LAST_FD)] * (MOST_KEPT + 1 - len(ranges))
+    while os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) < _FIRST_KEPT + _MOST_KEPT:
+        pass
 
 
 def calls(
@@ -152,11 +147,18 @@ def calls(
     `options` are those of the tmpfs with all `places` in it; `covered` are directories that a place
     hides and that are shown again; see `Provisions.admit` for what is in the slots.
     """
+    kept = [GUEST]
+    if has_user_namespace:
+        kept.append(USER)
+    elif provisions.privileged:
+        kept.append(MAP)
+    if provisions.has_scopes:
+        kept.append(SCOPES)
     return [
         _prctl(kernel.PR_SET_PDEATHSIG, 9),
         Call("setsid", ()),
         Call("setns", (NETWORK, kernel.CLONE_NEWNET)),
-        *_close_all_but_kept(),
+        *_keep_only(kept),
         Call(
             "unshare",
             (
@@ -175,7 +177,7 @@ def calls(
         *_write_in_proc("sys/user/max_user_namespaces", "0"),
         Call("close", (_PROC,)),
         *_give_up_rights(provisions),
-        *([] if provisions.scopes is None else _restrict_with_landlock(provisions.scopes)),
+        *(_restrict_with_landlock() if provisions.has_scopes else ()),
         _prctl(kernel.PR_SET_SECCOMP, kernel.SECCOMP_MODE_FILTER, provisions.filter.address),
         Call("chdir", (b"/",)),
         # From here on files are used with the rights of the tenant, whose capabilities are none.
@@ -278,11 +280,13 @@ def spare_calls(
     ]
 
 
-def _close_all_but_kept() -> List[Call]:
-    return [
-        Call("close_range", (Slot(first), Slot(first + 1), 0))
-        for first in range(_CLOSED, _CLOSED + 2 * (MOST_KEPT + 1), 2)
+def _keep_only(slots: Sequence[Slot]) -> List[Call]:
+    """Move the descriptors in `slots` to the lowest numbers, in that order; close all others."""
+    moved = [
+        Call("dup3", (slot, fd, os.O_CLOEXEC), saved=slot)
+        for fd, slot in enumerate(slots, start=_FIRST_KEPT)
     ]
+    return [*moved, Call("close_range", (_FIRST_KEPT + len(slots), _LAST_FD, 0))]
 
 
 def _mount_places(
@@ -400,8 +404,8 @@ def _capability_data(kept: Sequence[int]) -> bytes:
     return struct.pack("=IIIIII", low, low, 0, high, high, 0)
 
 
-def _restrict_with_landlock(rules: int) -> List[Call]:
-    return [Call("landlock_restrict_self", (rules, 0)), Call("close", (rules,))]
+def _restrict_with_landlock() -> List[Call]:
+    return [Call("landlock_restrict_self", (SCOPES, 0)), Call("close", (SCOPES,))]
 
 
 def _use_files_as(identity: int) -> List[Call]:

@@ -28,6 +28,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _OURS = PROC + "/thread-self/ns/net"
 _COUNTERS = tuple(PROC + "/thread-self/net/" + name for name in ("dev", "snmp", "snmp6", "netstat"))
 _SOCKETS = tuple(PROC + "/thread-self/net/" + name for name in ("sockstat", "sockstat6"))
+_TABLES = _COUNTERS + _SOCKETS
 _GLOBAL = re.compile(rb" (?:alloc|mem|memory|orphan) [0-9]+")
 """Words and figures in a table of sockets that are the whole machine's."""
 
@@ -66,13 +67,13 @@ class Networks:
         kernel.unshare(kernel.CLONE_NEWNET)
         _bring_loopback_up()
         if not self._new:
-            self._new = _look()
+            self._new = tuple(map(_look, _TABLES))
         return os.open(_OURS, os.O_RDONLY | os.O_CLOEXEC)
 
     def _is_new(self, fd: int) -> bool:
         try:
             kernel.setns(fd, kernel.CLONE_NEWNET)
-            return _look() == self._new
+            return all(_look(path) == new for path, new in zip(_TABLES, self._new))
         except OSError:
             return False
 
@@ -84,23 +85,18 @@ def _bring_loopback_up() -> None:
         fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", flags | _IFF_UP, b""))
 
 
-def _look() -> Tuple[bytes, ...]:
-    """Return what the kernel counts in the namespace that we are in."""
-    return (*map(_read, _COUNTERS), *[_GLOBAL.sub(b"", _read(path)) for path in _SOCKETS])
+def _look(path: str) -> bytes:
+    """Return what a table shows of the namespace that we are in; nothing if there is no such table.
 
-
-def _read(path: str) -> bytes:
-    """Return the whole of a table; one that this kernel does not have is empty."""
+    It is one read: the kernel gives the whole of a table that is as short as a new one's, and of a
+    longer one more than that.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return b""
     try:
-        pieces: List[bytes] = []
-        while True:
-            piece = os.read(fd, 16384)
-            if not piece:
-                return b"".join(pieces)
-            pieces.append(piece)
+        found = os.read(fd, 16384)
     finally:
         os.close(fd)
+    return _GLOBAL.sub(b"", found) if path in _SOCKETS else found

@@ -70,7 +70,7 @@ class Template:
         provisions: jail.Provisions,
         guest: Any,
         interpreter: Any,
-        become: Callable[[Kind, int, Way], NoReturn],
+        become: Callable[[Kind, Way], NoReturn],
     ) -> None:
         """Serve `control`; `cgroup_dirs` are to be removed at the end: (parent, opened; name).
 
@@ -191,7 +191,7 @@ class Template:
         if pid == 0:
             signal.set_wakeup_fd(-1)
             # Not by a return: whatever was freed on that way would be copied first.
-            self._become(kind, guest_fd, way)
+            self._become(kind, way)
         self._children[pid] = box
         self._pids[box] = pid
         os.close(guest_fd)
