@@ -20,7 +20,7 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Sources:
     """Makes them, below the directory that only the guest writes."""
 
-    __slots__ = ("_count", "_directory", "_tenant")
+    __slots__ = ("_directory", "_taken", "_tenant")
 
     def __init__(self, settings: Settings) -> None:
         """Make files below `settings.run_dir`."""
@@ -28,30 +28,45 @@ class Sources:
         self._tenant: tuple[int, int] | None = None
         if settings.uid is not None and settings.gid is not None:
             self._tenant = settings.uid, settings.gid
-        self._count = 0
+        self._taken: set[int] = set()
+        """The numbers of those that there are; the next one has the lowest that is free."""
 
     def create(self) -> Source:
         """Make an empty file; Refusal if there is no room for it."""
-        self._count += 1
-        directory = f"{self._directory}/{self._count}"
-        path = directory + "/main.py"
+        number = 1
         self._use_own_rights(True)
         try:
-            os.mkdir(directory, 0o755)
-            fd = os.open(path, _FLAGS, 0o644)
+            while number in self._taken or not self._make_directory(number):
+                number += 1
+            fd = os.open(self.path(number), _FLAGS, 0o644)
         except OSError as error:
-            raise file_failed(error, path) from error
+            raise file_failed(error, self.path(number)) from error
         finally:
             self._use_own_rights(False)
-        return Source(self, path, fd)
+        self._taken.add(number)
+        return Source(self, number, fd)
 
     def resume(self) -> Source:
         """Return the first file, which was made elsewhere and is complete."""
-        self._count = 1
-        return Source(self, f"{self._directory}/1/main.py", -1)
+        self._taken.add(1)
+        return Source(self, 1, -1)
 
-    def remove(self, path: str) -> None:
+    def path(self, number: int) -> str:
+        """Return where the file of a number is."""
+        return f"{self._directory}/{number}/main.py"
+
+    def _make_directory(self, number: int) -> bool:
+        """Make the directory of a file; False where there is litter in its place."""
+        try:
+            os.mkdir(f"{self._directory}/{number}", 0o755)
+        except FileExistsError:
+            return False
+        return True
+
+    def remove(self, number: int) -> None:
         """Remove a file of ours and its directory, as far as they are still there."""
+        path = self.path(number)
+        self._taken.discard(number)
         self._use_own_rights(True)
         try:
             os.unlink(path)
@@ -71,12 +86,13 @@ class Sources:
 class Source:
     """One file of code, open for writing until `finish`."""
 
-    __slots__ = ("_fd", "_owner", "_size", "path")
+    __slots__ = ("_fd", "_number", "_owner", "_size", "path")
 
-    def __init__(self, owner: Sources, path: str, fd: int) -> None:
-        """Be made by `Sources.create` only."""
+    def __init__(self, owner: Sources, number: int, fd: int) -> None:
+        """Be made by `Sources` only."""
         self._owner = owner
-        self.path = path
+        self._number = number
+        self.path = owner.path(number)
         self._fd = fd
         self._size = 0
 
@@ -100,4 +116,4 @@ class Source:
     def discard(self) -> None:
         """Remove it: the run is over."""
         self.finish()
-        self._owner.remove(self.path)
+        self._owner.remove(self._number)

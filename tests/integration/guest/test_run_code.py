@@ -190,9 +190,13 @@ async def test_two_sandboxes_of_one_template_draw_different_numbers(make_box: Ma
 
 
 async def test_code_left_by_a_run_is_not_there_for_the_next(box: Box) -> None:
-    where = (await python(box, "print(__file__)")).stdout.strip()
-    result = await python(box, f"import os; print(os.path.exists({where!r}))")
-    assert result.stdout == "False\n"
+    where = (await python(box, "secret = 1; print(__file__)")).stdout.strip()
+    code = (
+        "import glob, os; top = os.path.dirname(os.path.dirname(__file__))\n"
+        "print(glob.glob(top + '/**/*.py', recursive=True), __file__, open(__file__).read())"
+    )
+    result = await python(box, code)
+    assert result.stdout == f"[{where!r}] {where} {code}\n", "and its place is the next one's"
 
 
 async def test_a_cancelled_run_leaves_the_sandbox_usable(box: Box) -> None:
