@@ -12,36 +12,91 @@ from __future__ import annotations
 
 import base64
 import importlib
-import importlib.util
 import json
+import marshal
 import os
 import socket
 import sys
 import traceback
 from functools import partial
-from types import ModuleType
-from typing import Any, Dict, List, NoReturn, Sequence, Tuple
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from types import CodeType
+from typing import Any, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple
 
 
-def _load_package(name: str, directory: str) -> ModuleType:
-    """Import the package in `directory` under a private name, to hide no module of a tenant's."""
-    spec = importlib.util.spec_from_file_location(
-        name, os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+class Packages:
+    """Finds our packages by private names, which hide no module of a tenant's.
+
+    They are compiled in a child: a compiler leaves a megabyte of holes behind, which every sandbox
+    would inherit, and what it has made lies closer together when it is read in one piece.
+    """
+
+    def __init__(self, directories: Dict[str, str]) -> None:
+        """Compile all modules of the packages, by the names that they are to have."""
+        self._directories = directories
+        self._codes = _compile_apart(directories.values())
+
+    def find_spec(self, name: str, path: object, target: object = None) -> Optional[ModuleSpec]:
+        """Return how to load one of our modules; see `importlib.abc.MetaPathFinder`."""
+        package, _, module = name.partition(".")
+        directory = self._directories.get(package)
+        if directory is None:
+            return None
+        file = os.path.join(directory, (module or "__init__") + ".py")
+        inside = None if module else [directory]
+        loader = _Loader(name, file, self._codes[file])
+        return spec_from_file_location(name, file, loader=loader, submodule_search_locations=inside)
 
 
-def _load(guest: str) -> Tuple[Any, Any]:
-    _load_package("_sandpool_template", os.path.dirname(os.path.abspath(__file__)))
-    _load_package("_sandpool_guest", guest)
+class _Loader(SourceFileLoader):
+    """Loads a module from code that has been compiled."""
+
+    def __init__(self, name: str, path: str, code: CodeType) -> None:
+        super().__init__(name, path)
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code
+
+
+def _compile_apart(directories: Iterable[str]) -> Dict[str, CodeType]:
+    """Return the code of all modules in these directories, by their files."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        try:
+            with os.fdopen(write, "wb") as pipe:
+                pipe.write(marshal.dumps(dict(map(_compile, _modules(directories)))))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        codes: Dict[str, CodeType] = marshal.loads(pipe.read())  # noqa: S302 (we wrote it)
+    os.waitpid(pid, 0)
+    return codes
+
+
+def _modules(directories: Iterable[str]) -> Iterable[str]:
+    for directory in directories:
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(".py") and name != "boot.py":
+                yield os.path.join(directory, name)
+
+
+def _compile(file: str) -> Tuple[str, CodeType]:
+    with open(file, "rb") as source:
+        return file, compile(source.read(), file, "exec", dont_inherit=True)
+
+
+def _load(guest: str) -> Tuple[Any, Any, Packages]:
+    template = os.path.dirname(os.path.abspath(__file__))
+    packages = Packages({"_sandpool_template": template, "_sandpool_guest": guest})
+    sys.meta_path.insert(0, packages)
     for name in ("_sandpool_guest.main", "_sandpool_template.process"):
         importlib.import_module(name)
-    return sys.modules["_sandpool_template"], sys.modules["_sandpool_guest"]
+    return sys.modules["_sandpool_template"], sys.modules["_sandpool_guest"], packages
 
 
 def _fail(control: socket.socket, kind: str, error: object) -> NoReturn:
@@ -62,7 +117,7 @@ def _open_cgroups(config: Dict[str, Any]) -> List[List[Any]]:
 def begin(control: socket.socket) -> NoReturn:
     """On the host: build the root, enter it, and start the image's interpreter there."""
     config = json.loads(control.recv(1 << 20))
-    template, guest = _load(config["guest"])
+    template, guest, packages = _load(config["guest"])
     try:
         config["cgroups"] = _open_cgroups(config)
         template.root.detach_from_host(config["privileged"], config["user_namespace"])
@@ -70,7 +125,7 @@ def begin(control: socket.socket) -> NoReturn:
     except OSError as error:
         _fail(control, "root", error)
     if config["python"] is None:
-        serve(control, config, template, guest)
+        serve(control, config, template, guest, packages)
     read, write = os.pipe()
     os.set_inheritable(read, True)
     os.set_inheritable(control.fileno(), True)
@@ -102,8 +157,8 @@ def resume(control: socket.socket, config_fd: int) -> NoReturn:
     for fd, _ in config["cgroups"]:
         os.set_inheritable(fd, False)
     sys.path[:] = [entry for entry in sys.path if not entry.startswith("/.sandpool")]
-    template, guest = _load("/.sandpool/lib/guest")
-    serve(control, config, template, guest)
+    template, guest, packages = _load("/.sandpool/lib/guest")
+    serve(control, config, template, guest, packages)
 
 
 def _preload(process: Any, modules: List[str]) -> None:
@@ -117,7 +172,9 @@ def _preload(process: Any, modules: List[str]) -> None:
         )
 
 
-def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: Any) -> NoReturn:
+def serve(
+    control: socket.socket, config: Dict[str, Any], template: Any, guest: Any, packages: Packages
+) -> NoReturn:
     """Preload, report that we are ready, and be the template; in each sandbox, be that."""
     process = template.process
     try:
@@ -138,6 +195,8 @@ def serve(control: socket.socket, config: Dict[str, Any], template: Any, guest: 
     provisions = template.jail.Provisions(inner, config["calls"], config["privileged"])
     slots = provisions.slots.numbers
     become = partial(become_sandbox, template, guest.main, slots, interpreter)
+    sys.meta_path.remove(packages)
+    del packages
     process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
     process.Template(control, config["cgroups"], provisions, guest.main, interpreter, become).run()
