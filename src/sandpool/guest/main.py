@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import select
+import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from . import frames as frames
@@ -77,11 +78,15 @@ def be_spare(settings: Settings, interpreter: Interpreter, is_hurried: bool) -> 
 
     One that `is_hurried` has its order coming, and prepares for nothing else.
     """
-    inherit(settings, interpreter)
-    gc.freeze()
-    if is_hurried:
-        script.follow(interpreter, KEPT)
-    script.park(interpreter, KEPT)
+    try:
+        inherit(settings, interpreter)
+        gc.freeze()
+        if is_hurried:
+            script.follow(interpreter, KEPT)
+        script.park(interpreter, KEPT)
+    except BaseException:  # noqa: BLE001 (nobody is above to tell)
+        sys.__excepthook__(*sys.exc_info())
+    os._exit(1)
 
 
 def _refuse_all_but_process_1() -> None:
