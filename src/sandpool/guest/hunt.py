@@ -82,6 +82,8 @@ class Hunt:
             self._loop.after(self._pause, self._sweep)
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         else:
+            # What is dead still takes the place of a process until it has been reaped.
+            self._reaper.reap()
             self._loop.soon(self._done)
 
     def _has_sandbox_to_itself(self) -> bool:
