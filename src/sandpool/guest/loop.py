@@ -24,6 +24,9 @@ WRITE = select.EPOLLOUT
 
 monotonic = time.monotonic
 
+_LONGEST_POLL = 24.0 * 3600
+"""In seconds; the kernel counts milliseconds, in 31 bits.  A turn in vain costs nothing."""
+
 
 class Timer:
     """One call in the future."""
@@ -107,7 +110,7 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return -1
-        return max(0.0, self._timers[0].when - monotonic())
+        return min(max(0.0, self._timers[0].when - monotonic()), _LONGEST_POLL)
 
     def _run_timers(self) -> None:
         now = monotonic()

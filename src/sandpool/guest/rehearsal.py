@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import marshal
 import os
+from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from . import frames
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from .script import Order
     from .spare import Spare, Taken
 
-_NOBODY = -1
-"""A process id that no process has."""
+_nobodies = count(-1, -1)
+"""Process ids that no process has: one for each rehearsal, as several may go on at once."""
 
 _REQUEST = json.dumps({"code": "print(1)", "max_output": 4096, "timeout": 60}).encode()
 
@@ -54,17 +55,18 @@ class _Sink:
 class _Understudy:
     """A spare that has already written what it was asked for."""
 
-    __slots__ = ("_guest",)
+    __slots__ = ("_guest", "pid")
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
+        self.pid = next(_nobodies)
 
     def take(self, order: Order) -> Taken:
         marshal.dumps(order)
         plumbing = self._guest.plumb(True)
         os.write(plumbing.stdout, b"1\n")
         plumbing.close_theirs()
-        return self._guest.kin.issue(), _NOBODY, plumbing
+        return self._guest.kin.issue(), self.pid, plumbing
 
     def make_later(self) -> None:
         """Need none."""
@@ -75,7 +77,8 @@ def rehearse(guest: Guest, bind: Handler, run_code: Handler, done: Callable[[], 
     sink = cast("Connection", _Sink())
     request = Request(1, sink, lambda number: done())
     true: Any = guest.connection, guest.spare, guest.binding
-    guest.connection, guest.spare = sink, cast("Spare", _Understudy(guest))
+    understudy = _Understudy(guest)
+    guest.connection, guest.spare = sink, cast("Spare", understudy)
     guest.binding = Binding(guest.settings)
     try:
         bind(guest, Request(2, sink, lambda number: None), Fields({"epoch": 1}))
@@ -86,4 +89,4 @@ def rehearse(guest: Guest, bind: Handler, run_code: Handler, done: Callable[[], 
         return
     finally:
         guest.connection, guest.spare, guest.binding = true
-    guest.loop.soon(lambda: guest.reaper.tell(_NOBODY, 0))
+    guest.loop.soon(lambda: guest.reaper.tell(understudy.pid, 0))
