@@ -86,9 +86,11 @@ class _Keeper:
         return self._facts
 
     def requested(self, op: str, fields: Mapping[str, object]) -> None:
-        self._was_plain = self._was_plain and is_plain(op, fields)
         if op == "bind":
             self._is_used = True
+        # Before that it is asked for what it was made ready for, which says nothing of its use.
+        if self._is_used:
+            self._was_plain = self._was_plain and is_plain(op, fields)
 
     def was_oom_killed(self) -> bool:
         return self.slot is not None and self._backend.cgroups.was_oom_killed(self.slot)

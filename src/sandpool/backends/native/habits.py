@@ -10,6 +10,7 @@ Pure.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Mapping
 
@@ -25,10 +26,27 @@ _PLAIN: dict[str, frozenset[str]] = {
 }
 
 
+_LONGEST_CODE = 60_000
+"""Of code as JSON, in bytes: the rest of its frame has room besides."""
+_MOST_OF_A_CHARACTER = 12
+"""The bytes of the longest one in JSON."""
+
+
 def is_plain(op: str, fields: Mapping[str, object]) -> bool:
-    """Whether a request is one that `plain.c` serves, if its code is not too long for it."""
+    """Whether a request is one that `plain.c` serves, by its fields; values may be odd besides."""
     allowed = _PLAIN.get(op)
-    return allowed is not None and fields.keys() - {"epoch"} <= allowed
+    if allowed is None or not fields.keys() - {"epoch"} <= allowed:
+        return False
+    return op != "run_code" or _is_short(fields.get("code"))
+
+
+def _is_short(code: object) -> bool:
+    """Whether code is in the request, and goes into one small frame."""
+    if not isinstance(code, str):
+        return False  # it follows as a stream
+    return (
+        len(code) * _MOST_OF_A_CHARACTER <= _LONGEST_CODE or len(json.dumps(code)) <= _LONGEST_CODE
+    )
 
 
 class Habit:
