@@ -120,7 +120,7 @@ def _until_forked(
         inherit(settings, interpreter)
         is_running = served is not None and served.run is not None
         free = None if is_running else spare
-        guest = make_guest(read_fd, write_fd, settings, interpreter, free)
+        guest = make_guest(read_fd, write_fd, settings, interpreter, free, not is_running)
         _alive.append(guest)
         if spare is not None and served is not None:
             takeover.resume(guest, spare, served)
@@ -157,10 +157,14 @@ def make_guest(
     settings: Settings,
     interpreter: Interpreter | None,
     spare: EarlySpare | None,
+    is_idle: bool = True,
 ) -> Guest:
-    """Return the guest; it listens, but does nothing until its loop runs."""
+    """Return the guest; it listens, but does nothing until its loop runs.
+
+    One that is not idle has something running already, and a spare later, with a later tag.
+    """
     # A sandbox that is to be reset notes first what it is like with no process but this.
-    with_spare = not settings.writable
+    with_spare = is_idle and not settings.writable
     guest = Guest(
         read_fd, write_fd, settings, HANDLERS, interpreter, spare=spare, with_spare=with_spare
     )

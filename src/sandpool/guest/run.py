@@ -141,7 +141,8 @@ class Run(Activity):
         self._timer: Any = None
         self._cleanup: Callable[[], None] | None = None
         request.activity = self
-        guest.reaper.expect(pid, self._end)
+        if early is None or early.status is None:
+            guest.reaper.expect(pid, self.end)
         if early is None:
             request.event_soon({"pid": pid})
 
@@ -209,16 +210,16 @@ class Run(Activity):
         self._is_hunted = True
         if self._status is None:
             # Beyond even SIGKILL, in the kernel; it dies whenever that returns.
-            self._end(signal.SIGKILL)
+            self.end(signal.SIGKILL)
         else:
             self._drain()
 
-    def _end(self, status: int) -> None:
-        """Learn that the program's process has ended."""
+    def end(self, status: int, when: float | None = None) -> None:
+        """Learn that the program's process has ended, now or at that monotonic time."""
         if self._status is not None:
             return
         self._status = status
-        self._duration = monotonic() - self._started
+        self._duration = (monotonic() if when is None else when) - self._started
         if self._timer is not None:
             self._timer.cancel()
         if self._inlet is not None:

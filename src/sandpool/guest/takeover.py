@@ -33,7 +33,9 @@ class EarlyRun(NamedTuple):
     """Bytes of each output that may still be passed on."""
     is_truncated: Tuple[bool, bool]
     status: Optional[int]
-    """What its process has ended with, if it has."""
+    """What its process has ended with, if it has; it has been reaped then."""
+    ended: float
+    """When that was."""
 
 
 class Served(NamedTuple):
@@ -77,7 +79,8 @@ def _resume_run(guest: Guest, process: EarlySpare, early: EarlyRun) -> None:
     started = run.resume(guest, request, process.tag, process.pid, plumbing, early)
     started.on_finish(partial(operations.end_code, guest, guest.sources.resume()))
     if early.status is not None:
-        guest.loop.soon(partial(guest.reaper.tell, process.pid, early.status))
+        # Before anything that the host has sent: it must not be for a process that there is not.
+        started.end(early.status, early.ended)
     else:
         # It may have ended before anybody listened for that.
         guest.loop.soon(guest.reaper.reap)

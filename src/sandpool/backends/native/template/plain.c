@@ -14,6 +14,7 @@
 
 #include <asm/errno.h>
 #include <asm/fcntl.h>
+#include <asm/ioctls.h>
 #include <asm/poll.h>
 #include <asm/signal.h>
 #include <asm/unistd.h>
@@ -30,6 +31,7 @@ typedef unsigned char byte;
 
 enum { REQUEST = 1, CREDIT = 4, RESPONSE = 7, EVENT = 9, STDOUT = 10 };
 enum { HEADER = 9, CHUNK = 64 * 1024, LATE = 512, ANSWER = 256, INITIAL_CREDIT = 512 * 1024 };
+enum { MANY = 512 }; /* children to be reaped at once */
 enum { NOW_OR_NEVER = 0x4040 }; /* MSG_DONTWAIT and MSG_NOSIGNAL */
 
 static const long second = 1000 * 1000 * 1000;
@@ -153,9 +155,12 @@ static int is_simple(struct text text)
 static int take_number(const byte **at, const byte *end, long *whole, long *billionths)
 {
     const byte *here = *at, *begin = here;
-    for (*whole = 0; here < end && *here >= '0' && *here <= '9'; here++)
+    for (*whole = 0; here < end && *here >= '0' && *here <= '9'; here++) {
+        if (here - begin == 18)
+            return 0;
         *whole = *whole * 10 + (*here - '0');
-    if (here == begin || here - begin > 18 || (*begin == '0' && here - begin > 1))
+    }
+    if (here == begin || (*begin == '0' && here - begin > 1))
         return 0;
     *billionths = 0;
     if (here < end && *here == '.') {
@@ -403,10 +408,12 @@ static enum outcome send(struct plain *plain, byte *start, byte *stop)
     return plain->unsent.size ? NOT_PLAIN : DONE;
 }
 
+/* Answers a request, which is dealt with then, whatever of the answer is still unsent. */
 static enum outcome respond(struct plain *plain, long request, struct text payload)
 {
     byte *at = put_header(produced + LATE, payload.size, request, RESPONSE);
-    return send(plain, produced + LATE, put_bytes(at, payload.start, payload.size));
+    send(plain, produced + LATE, put_bytes(at, payload.start, payload.size));
+    return DONE;
 }
 
 static const struct text nothing = {(const byte *)"{}", 2};
@@ -447,6 +454,11 @@ static void close_ours(struct plain *plain)
     close_slot(plain, plain->orders);
 }
 
+static void never_wait_for(struct plain *plain, long slot)
+{
+    CALL(plain, fcntl, plain->slots[slot], F_SETFL, O_NONBLOCK);
+}
+
 static void block_news_of_children(struct plain *plain, int how)
 {
     unsigned long signals = 1UL << (SIGCHLD - 1);
@@ -477,7 +489,16 @@ static enum outcome fork_spare(struct plain *plain, int is_hurried)
     }
     plain->pid = pid;
     plain->is_parked = 0;
+    never_wait_for(plain, plain->output);
+    never_wait_for(plain, plain->error);
     return DONE;
+}
+
+/* Ends a spare that Python could do nothing with. */
+static void give_up_spare(struct plain *plain)
+{
+    plain->is_parked = 0;
+    CALL(plain, kill, plain->pid, SIGKILL);
 }
 
 static enum outcome hear_spare(struct plain *plain)
@@ -554,7 +575,8 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
     long ordered_size = write_order(plain, request->env);
     if (ordered_size < 0 || make_late(plain, &at) != DONE)
         return NOT_PLAIN;
-    if (plain->pid == none) {
+    int is_hurried = plain->pid == none;
+    if (is_hurried) {
         enum outcome forked = fork_spare(plain, 1);
         if (forked != DONE)
             return forked;
@@ -563,13 +585,15 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
     if (!perform(&plain->library, plain->slots, &plain->create) ||
         write_code(plain, size) != DONE) {
         remove_code(plain);
+        if (is_hurried)
+            give_up_spare(plain);
         return NOT_PLAIN;
     }
     plain->started = now(plain);
     if (CALL(plain, sendto, orders, ordered, ordered_size, NOW_OR_NEVER, 0, 0) != ordered_size) {
         /* Somebody has killed it, or tampered with it. */
-        CALL(plain, kill, plain->pid, SIGKILL);
         remove_code(plain);
+        give_up_spare(plain);
         return NOT_PLAIN;
     }
     close_slot(plain, plain->orders);
@@ -601,6 +625,13 @@ static int wants_output(struct plain *plain, int index)
            (plain->left[index] == 0 || plain->credit > 0);
 }
 
+static int is_empty(struct plain *plain, int index)
+{
+    int size = 0;
+    return CALL(plain, ioctl, plain->slots[output_of(plain, index)], FIONREAD, &size) != 0 ||
+           size == 0;
+}
+
 /* Passes on what there is room for. */
 static enum outcome relay(struct plain *plain, int index)
 {
@@ -609,6 +640,8 @@ static enum outcome relay(struct plain *plain, int index)
         room = plain->credit;
     byte *start = produced + LATE, *data = start + HEADER;
     long size = CALL(plain, read, fd, data, room);
+    if (size < 0 && *plain->library.error() == EAGAIN)
+        return DONE; /* who can open the other end can open this one, too, and was faster */
     if (size <= 0) {
         plain->has_ended[index] = 1;
         return DONE;
@@ -650,7 +683,7 @@ static enum outcome end_run(struct plain *plain)
 
 static enum outcome reap(struct plain *plain)
 {
-    for (;;) {
+    for (int count = 0; count < MANY; count++) {
         int status = 0;
         long pid = CALL(plain, wait4, -1, &status, WNOHANG, 0);
         if (pid <= 0) {
@@ -668,6 +701,7 @@ static enum outcome reap(struct plain *plain)
         plain->status = status;
         plain->ended = now(plain);
     }
+    return NOT_PLAIN; /* a fork bomb, which the host must not wait for */
 }
 
 /* ---- The host's requests ---- */
@@ -686,7 +720,10 @@ static enum outcome obey(struct plain *plain, long number, const struct request 
     case HELLO:
         if (request->version != plain->version || plain->epoch != none || plain->request != none)
             return NOT_PLAIN;
-        keep(&plain->env, env, request->env);
+        if (request->env.size > 0 && plain->env.size > 0)
+            return NOT_PLAIN; /* it adds to what was given before */
+        if (request->env.size > 0)
+            keep(&plain->env, env, request->env);
         return respond(plain, number, plain->hello);
     case PING:
         return respond(plain, number, nothing);
@@ -725,8 +762,7 @@ static enum outcome take_frame(struct plain *plain, long number, int kind, struc
         return obey(plain, number, &request);
     }
     if (number != plain->request)
-        /* It crossed our answer on the wire. */
-        return kind > REQUEST && kind < RESPONSE ? DONE : NOT_PLAIN;
+        return DONE; /* it crossed our answer on the wire */
     if (kind != CREDIT || payload.size != 4)
         return NOT_PLAIN;
     plain->credit += (long)number_at(payload.start);
@@ -740,7 +776,7 @@ static enum outcome take_frames(struct plain *plain)
     const byte *at = received, *stop = received + plain->rest.size;
     while (outcome == DONE && stop - at >= HEADER) {
         long size = (long)number_at(at), number = (long)number_at(at + 4);
-        if (number == 0 || size > CHUNK - HEADER) {
+        if (number == 0 || size > CHUNK - HEADER || at[8] < REQUEST || at[8] >= RESPONSE) {
             outcome = NOT_PLAIN;
             break;
         }
@@ -748,8 +784,14 @@ static enum outcome take_frames(struct plain *plain)
             break;
         struct text payload = {at + HEADER, size};
         outcome = take_frame(plain, number, at[8], payload);
-        if (outcome == DONE)
+        if (outcome == NOT_YET)
+            /* What waits behind it may be about it, and Python would not have that wait. */
+            outcome = stop - at > HEADER + size ? NOT_PLAIN : NOT_YET;
+        if (outcome == DONE) {
             at += HEADER + size; /* Invariant P1 */
+            if (plain->unsent.size > 0)
+                outcome = NOT_PLAIN;
+        }
     }
     plain->rest.size = stop - at;
     put_bytes(received, at, plain->rest.size);
@@ -834,14 +876,18 @@ static enum outcome turn(struct plain *plain, long children)
     watch(&watched[CHILDREN], children, 1);
     watch(&watched[SPARE], plain->slots[plain->orders],
           plain->pid != none && plain->request == none && !plain->is_parked);
-    int has_output = 0;
+    int is_over = plain->request != none && plain->status != none, is_held_up = 0;
     for (int index = 0; index < 2; index++) {
         int is_wanted = wants_output(plain, index);
         watch(&watched[OUTPUTS + index], plain->slots[output_of(plain, index)], is_wanted);
-        has_output |= is_wanted;
+        if (!is_over || is_wanted || plain->has_ended[index])
+            continue;
+        if (is_empty(plain, index))
+            plain->has_ended[index] = 1;
+        else
+            is_held_up = 1; /* until there is credit */
     }
-    int is_over = plain->request != none && plain->status != none;
-    wait(plain, watched, COUNT, has_output && is_over);
+    wait(plain, watched, COUNT, is_over && !is_held_up);
     enum outcome outcome = DONE;
     for (int index = 0; index < 2 && outcome == DONE; index++) {
         struct pollfd *output = &watched[OUTPUTS + index];
@@ -874,6 +920,8 @@ void serve(struct plain *plain)
     unsigned long signals = 1UL << (SIGCHLD - 1);
     plain->pid = plain->slots[CHILD];
     close_theirs(plain);
+    never_wait_for(plain, plain->output);
+    never_wait_for(plain, plain->error);
     block_news_of_children(plain, SIG_BLOCK);
     long children = CALL(plain, signalfd4, -1, &signals, sizeof signals, O_CLOEXEC | O_NONBLOCK);
     enum outcome outcome = children < 0 ? NOT_PLAIN : reap(plain);
@@ -882,6 +930,7 @@ void serve(struct plain *plain)
     if (children >= 0)
         CALL(plain, close, children);
     block_news_of_children(plain, SIG_UNBLOCK);
+    plain->slots[FAILED] = -1; /* that would be said of the jail */
     plain->late.start = late;
     plain->rest.start = received;
 }

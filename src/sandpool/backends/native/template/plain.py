@@ -119,6 +119,7 @@ class Plain:
                 left=tuple(found.left),
                 is_truncated=tuple(map(bool, found.is_truncated)),
                 status=None if found.status == _NONE else found.status,
+                ended=found.ended / _SECOND,
             )
         epoch: Optional[int] = None if found.epoch == _NONE else found.epoch
         unsent = found.unsent.bytes() + found.late.bytes()
