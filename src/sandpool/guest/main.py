@@ -84,8 +84,8 @@ def be_spare(settings: Settings, interpreter: Interpreter, is_hurried: bool) -> 
         if is_hurried:
             script.follow(interpreter, KEPT)
         script.park(interpreter, KEPT)
-    except BaseException:  # noqa: BLE001 (nobody is above to tell)
-        sys.__excepthook__(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 (nobody is above to tell)
+        sys.__excepthook__(type(error), error, error.__traceback__)
     os._exit(1)
 
 
