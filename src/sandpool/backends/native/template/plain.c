@@ -369,7 +369,11 @@ static long decode_string(struct text text, byte *to)
 
 /* ---- What we say ---- */
 
-#define CALL(plain, name, ...) ((plain)->library.syscall(__NR_##name, __VA_ARGS__))
+/* Each argument as a long, which is what the function takes of those that it has no types for. */
+#define CALL(plain, name, ...) CALL_6(plain, __NR_##name, __VA_ARGS__, 0, 0, 0, 0, 0)
+#define CALL_6(plain, number, a, b, c, d, e, f, ...)                                               \
+    ((plain)->library.syscall(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e),       \
+                              (long)(f)))
 
 static long now(struct plain *plain)
 {
