@@ -98,7 +98,7 @@ def create_app(
     app = create_routes(settings, backends=backends, clock=clock, journal=journal)
     if stopping is not None:
         app.state.stopping = stopping
-    layers: ASGIApp = Idempotency(app, clock)
+    layers: ASGIApp = Idempotency(Index(app), clock)
     layers = Dispatch(layers, tensorlake.data_plane(app.state.tensorlake))
     layers = Departure(layers)
     layers = Bodies(layers, _body_limit(settings), settings.body_timeout)
@@ -154,7 +154,6 @@ def create_routes(
         # Not included: each router inside of another is matched twice.
         app.router.routes += routes.router.routes
     dialects.mount(app, settings, clock)
-    app.router.middleware_stack = Index(app.router)
     app.exception_handler(SandpoolError)(_answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(WebSocketRequestValidationError, _refuse_invalid)

@@ -84,6 +84,16 @@ class _Body:
         return error
 
 
+def replaying(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body that has been read before."""
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay
+
+
 def _declared(scope: Scope) -> int:
     """Return the length that the request names; the HTTP parser has checked that it is one."""
     for name, value in scope["headers"]:

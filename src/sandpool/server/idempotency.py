@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandpool.clock import Clock
 from sandpool.errors import IdempotencyConflict, InvalidSpec, SandpoolError
 from sandpool.server.answers import send_problem
+from sandpool.server.bodies import replaying
 from sandpool.server.keys import Identity
 from sandpool.wire import headers
 
@@ -92,7 +93,7 @@ class Idempotency:
         try:
             # Cancelled by `scope`, it ends without an answer, and what it made is taken back.
             with call.scope:
-                await self._app(scope, _replaying(body, receive), recorder.send)
+                await self._app(scope, replaying(body, receive), recorder.send)
                 if recorder.is_worth_keeping:
                     call.answer = recorder.answer
         finally:
@@ -169,16 +170,6 @@ async def _read(receive: Receive) -> bytes:
         body += message.get("body", b"")
         if not message.get("more_body", False):
             return bytes(body)
-
-
-def _replaying(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives a body that has been read before."""
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replay
 
 
 def _hash(scope: Scope, body: bytes) -> bytes:

@@ -3,43 +3,123 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 
-from fastapi import APIRouter
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sandpool.server.bodies import replaying
+from sandpool.server.direct import Direct, Unusual
+
+_FAILURE = "sandpool.failure"
+
+
+@dataclass(slots=True)
+class _Place:
+    """The routes of one template."""
+
+    names: list[str]
+    routes: dict[str, Direct] = field(default_factory=dict[str, Direct])
+    """By method; a method that is absent is the framework's to answer."""
 
 
 class Index:
-    """Stands in front of a router, and leaves to it whatever it cannot find by itself.
+    """Stands in front of an application, and leaves to it whatever it cannot serve by itself.
 
-    It has the routes that are the router's own, and not those of routers inside of it; wrong
-    methods and paths that there are none of are the router's to answer.
+    It has the routes that are the application's own, and not those of routers inside of it; wrong
+    methods, paths that there are none of, and all errors are the application's to answer.
     """
 
-    def __init__(self, router: APIRouter) -> None:
-        """Take in the routes that `router` has by now."""
-        self._router = router
-        found: dict[str, list[APIRoute]] = {}
-        for route in router.routes:
+    def __init__(self, app: FastAPI) -> None:
+        """Take in the routes that `app` has by now."""
+        self._app = app
+        found: dict[str, _Place] = {}
+        for route in app.router.routes:
             if isinstance(route, APIRoute) and ":" not in route.path:
-                found.setdefault(route.path, []).append(route)
-        self._routes = list(found.values())
+                _take_in(route, found)
+        self._places: dict[int, _Place] = {}
+        number = 1
+        for place in found.values():
+            self._places[number] = place
+            number += 1 + len(place.names)
         self._pattern = re.compile("|".join(f"({_as_pattern(path)})" for path in found))
+        app.router.middleware_stack = _Failing(app.router.middleware_stack)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have a request served."""
-        if scope["type"] == "http" and not scope.get("root_path"):
-            place = self._pattern.fullmatch(scope["path"])
-            if place is not None and place.lastindex is not None:
-                for route in self._routes[place.lastindex - 1]:
-                    match, child = route.matches(scope)
-                    if match is Match.FULL:
-                        scope.update(child)
-                        await route.handle(scope, receive, send)
-                        return
-        await self._router.app(scope, receive, send)
+        """Serve a request, or have it served."""
+        direct = self._find(scope) if scope["type"] == "http" else None
+        if direct is None:
+            await self._app(scope, receive, send)
+            return
+        scope["app"] = self._app
+        scope["route"] = direct.route
+        request = Request(scope, receive, send)
+        sending = _Sending(send)
+        try:
+            response = await direct.answer(request)
+            if type(response) is Response:
+                await response(scope, receive, send)
+            else:
+                await response(scope, receive, sending.send)
+        except Unusual:
+            if direct.has_body:
+                receive = replaying(await request.body(), receive)
+            await self._app(scope, receive, send)
+        except Exception as failure:
+            if sending.has_begun:
+                raise
+            scope[_FAILURE] = failure
+            await self._app(scope, receive, send)
+
+    def _find(self, scope: Scope) -> Direct | None:
+        found = self._pattern.fullmatch(scope["path"]) if not scope.get("root_path") else None
+        if found is None or found.lastindex is None:
+            return None
+        place = self._places[found.lastindex]
+        direct = place.routes.get(scope["method"])
+        if direct is not None:
+            values = found.groups()[found.lastindex : found.lastindex + len(place.names)]
+            scope["path_params"] = dict(zip(place.names, values, strict=True))
+        return direct
+
+
+class _Sending:
+    """Sends on, and knows whether anything has been."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        self.has_begun = True
+        await self._send(message)
+
+
+class _Failing:
+    """What a router begins with: raises what a request has failed with before it came here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        failure: Exception | None = scope.get(_FAILURE)
+        if failure is not None:
+            raise failure
+        await self._app(scope, receive, send)
+
+
+def _take_in(route: APIRoute, found: dict[str, _Place]) -> None:
+    place = found.setdefault(route.path, _Place(re.findall(r"{(\w+)}", route.path)))
+    try:
+        direct = Direct(route)
+    except Unusual:
+        return
+    for method in route.methods or ():
+        place.routes.setdefault(method, direct)
 
 
 def _as_pattern(template: str) -> str:
-    return re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
+    return re.sub(r"\\{\w+\\}", "([^/]+)", re.escape(template))

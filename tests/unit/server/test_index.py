@@ -5,13 +5,14 @@ from __future__ import annotations
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
 
 from sandpool.server.index import Index
 
 pytestmark = pytest.mark.anyio
 
 
-def make_app(*, indexed: bool) -> FastAPI:
+def make_app(*, indexed: bool) -> ASGIApp:
     app = FastAPI(redirect_slashes=False)
     router = app.router
 
@@ -42,9 +43,7 @@ def make_app(*, indexed: bool) -> FastAPI:
         return f"within {thing}"
 
     app.include_router(inside)
-    if indexed:
-        router.middleware_stack = Index(router)
-    return app
+    return Index(app) if indexed else app
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "HEAD", "POST"])
