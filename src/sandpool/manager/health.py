@@ -52,11 +52,15 @@ async def _dial(box: Box, port: int) -> None:
 
 
 async def _get(box: Box, port: int, path: str) -> None:
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
     headers = [("Host", f"127.0.0.1:{port}"), ("User-Agent", "sandpool"), ("Connection", "close")]
-    request = connection.send(h11.Request(method="GET", target=path, headers=headers)) or b""
-    stream = await _connection(box, port, request + (connection.send(h11.EndOfMessage()) or b""))
+    # As h11 writes it, which has time to while it is on its way.
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    request = f"GET {path} HTTP/1.1\r\n{head}\r\n".encode("ascii")
+    stream = await _connection(box, port, request)
     try:
+        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
+        connection.send(h11.Request(method="GET", target=path, headers=headers))
+        connection.send(h11.EndOfMessage())
         status = await _status(connection, stream, port)
     except (h11.RemoteProtocolError, OSError) as error:
         raise Unhealthy(f"port {port} does not speak HTTP: {error}") from None

@@ -51,6 +51,11 @@ class Launcher:
         self._runtime = runtime
         self._clock = clock
 
+    @property
+    def looks_inside(self) -> bool:
+        """Whether `check` looks at more than whether an entrypoint has ended."""
+        return self.health.kind != "guest"
+
     async def launch(self, sandbox: LocalSandbox, on_end: Callable[[], None]) -> None:
         """Return once the sandbox is healthy; `CreateFailed` says what went wrong, and its output.
 

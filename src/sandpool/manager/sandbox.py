@@ -176,6 +176,10 @@ class Sandbox(abc.ABC):
 
     async def check(self) -> None:
         """Raise unless it can be used; called by its pool before it is lent."""
+        self.need_active()
+
+    def need_active(self) -> None:
+        """Raise `SandboxNotActive` if it is not."""
         if self.status not in ACTIVE:
             raise SandboxNotActive(f"Sandbox {self.id} is not active (status: {self.status.value})")
 
