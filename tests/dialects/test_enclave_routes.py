@@ -93,6 +93,8 @@ async def a_call_in_the_pool(client: httpx.AsyncClient) -> AsyncGenerator[list[h
             group.start_soon(call)
             while (await client.get("/stats")).json()["pool_busy"] == 0:
                 await anyio.lowlevel.checkpoint()
+            # Lent is not running yet: one that dies before it runs anything is replaced by another.
+            await anyio.wait_all_tasks_blocked()
             yield answers
 
 

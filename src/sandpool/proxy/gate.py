@@ -9,7 +9,6 @@ lease ends, and its tokens open nothing afterwards, whoever has the id and the p
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Generator
@@ -62,8 +61,7 @@ class Gate:
 
     def token(self, port: int) -> str:
         """Return what opens this port, and no other, until the gate closes."""
-        code = hmac.new(self._secret, str(port).encode(), hashlib.sha256)
-        return code.hexdigest()[:TOKEN_LENGTH]
+        return hmac.digest(self._secret, str(port).encode(), "sha256").hex()[:TOKEN_LENGTH]
 
     def address(self, port: int) -> Address:
         """Return the address of a port, with its token."""

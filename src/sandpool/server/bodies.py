@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
-import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandpool.errors import PayloadTooLarge, RequestTimeout, SandpoolError
@@ -59,7 +59,8 @@ class _Body:
         if self._is_whole:
             return await self._receive()
         try:
-            with anyio.fail_after(self._timeout):
+            # Half as dear as anyio's, and there are few calls without a body.
+            async with asyncio.timeout(self._timeout):
                 message = await self._receive()
         except TimeoutError:
             late = RequestTimeout(f"no byte of the body came for {self._timeout:g} s")

@@ -53,7 +53,7 @@ class Departure:
                     await self._app(scope, client.receive, client.send)
                 finally:
                     watching.cancel()
-                    await client.end_watch()
+                    client.end_watch()
         finally:
             if not client.has_heard:
                 await _take_back(scope[_UNDO])
@@ -66,8 +66,8 @@ class _Client:
         self._receive = receive
         self._send = send
         self._has_body = has_body
-        self._is_body_read = anyio.Event()
-        self._has_left = anyio.Event()
+        self._is_body_read = asyncio.Event()
+        self._has_left = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self.has_heard = False
         """Whether the whole answer has been sent."""
@@ -98,12 +98,10 @@ class _Client:
         # Not by anyio: the loop calls this outside of any task, where it may not know the loop.
         self._watcher = asyncio.get_running_loop().create_task(self._watch(work))
 
-    async def end_watch(self) -> None:
+    def end_watch(self) -> None:
         if self._watcher is not None:
+            # Not waited for: it ends with the next turn of the loop, and does nothing until then.
             self._watcher.cancel()
-            # Cancel: it ends with the next turn of the loop.
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([self._watcher])
 
     async def _watch(self, work: anyio.CancelScope) -> None:
         if self._has_body:

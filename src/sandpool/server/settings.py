@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -133,6 +134,7 @@ class ServerSettings(Value):
             )
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on `host`."""
     if host == "localhost":

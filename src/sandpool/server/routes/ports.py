@@ -64,7 +64,7 @@ def give_address(
 def write_address(request: Request, address: Address) -> str:
     """Return an address as the sender of this request can call it."""
     settings: ServerSettings = request.app.state.settings
-    base = settings.public_url or f"{request.url.scheme}://{request.url.netloc}"
+    base = settings.public_url or f"{request.scope['scheme']}://{request.headers['host']}"
     return _url(address, base, settings.domain)
 
 
