@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from sandpool.errors import BackendUnavailable, SandpoolError
 
-_NEEDED = ("fastapi", "uvicorn")
+_NEEDED = ("fastapi", "httptools", "uvicorn")
 _TIMEOUT = 60.0
 _IDLE = 2.0
 """Seconds after which a connection that was not used is not trusted to be open."""

@@ -114,7 +114,8 @@ def _announce(url: str) -> None:
 
 
 def _need_extra() -> None:
-    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    needed = ("fastapi", "httptools", "uvicorn")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendUnavailable(
             f"the server needs {' and '.join(missing)}: pip install 'sandpool[server]'"

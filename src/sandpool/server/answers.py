@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 from starlette.types import Scope, Send
 
@@ -23,18 +24,31 @@ def problem_headers(error: SandpoolError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A problem as it is sent."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def refusal(error: SandpoolError) -> Refusal:
+    """Return an error's problem as it is sent."""
+    body = json.dumps(problems.encode(error)).encode()
+    length = (b"content-length", str(len(body)).encode())
+    return Refusal(problems.status_of(error), [*problem_headers(error), length], body)
+
+
 async def send_problem(scope: Scope, send: Send, error: SandpoolError) -> None:
     """Answer a request, or the opening of a WebSocket, with an error's problem."""
-    body = json.dumps(problems.encode(error)).encode()
-    start = {
-        "status": problems.status_of(error),
-        "headers": [*problem_headers(error), (b"content-length", str(len(body)).encode())],
-    }
+    problem = refusal(error)
+    start = {"status": problem.status, "headers": problem.headers}
     if scope["type"] == "http":
         await send({"type": "http.response.start", **start})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": problem.body})
     elif "websocket.http.response" in scope.get("extensions", {}):
         await send({"type": "websocket.http.response.start", **start})
-        await send({"type": "websocket.http.response.body", "body": body})
+        await send({"type": "websocket.http.response.body", "body": problem.body})
     else:
         await send({"type": "websocket.close", "code": 1008, "reason": error.code})
