@@ -6,6 +6,7 @@ Both bodies stream: what one side does not take, the other is not asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,6 +22,7 @@ from sandpool.proxy.headers import (
     response_headers,
 )
 from sandpool.server.addresses import Entry
+from sandpool.server.departure import Departure
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods of requests that may be sent twice, if the first was not answered."""
@@ -48,8 +50,12 @@ async def relay_http(errand: Errand, scope: Scope, receive: Receive, send: Send)
     """Serve one request; raises `SandpoolError` as long as nothing of the answer has been sent.
 
     An answer that breaks off later, or is cut because the lease has ended, stays incomplete: the
-    server then closes the client's connection.
+    server then closes the client's connection.  A client that leaves ends its request.
     """
+    await Departure(partial(_relay, errand))(scope, receive, send)
+
+
+async def _relay(errand: Errand, scope: Scope, receive: Receive, send: Send) -> None:
     framing = body_framing(scope["headers"])
     relay = _Relay(errand, scope, receive, send, framing)
     try:
@@ -86,12 +92,16 @@ class _Relay:
         failure: SandpoolError | None = None
         self._bump()
         with self._patience:
-            async with anyio.create_task_group() as group:
-                try:
-                    await self._exchange(group)
-                except SandpoolError as error:
-                    failure = error
-                group.cancel_scope.cancel()
+            if self._has_body:
+                async with anyio.create_task_group() as group:
+                    try:
+                        await self._exchange(group)
+                    except SandpoolError as error:
+                        failure = error
+                    group.cancel_scope.cancel()
+            else:
+                # A group, and a task in it, would be half of what we add to a small request.
+                await self._exchange(None)
         if failure is not None:
             raise failure
         if self._patience.cancelled_caught:
@@ -102,13 +112,15 @@ class _Relay:
     def _bump(self) -> None:
         self._patience.deadline = anyio.current_time() + self._span
 
-    async def _exchange(self, group: TaskGroup) -> None:
+    async def _exchange(self, group: TaskGroup | None) -> None:
+        """Ask, and answer; the group is for what passes on the request's body, if it has one."""
         connections, port = self._errand.entry.connections, self._errand.port
         may_repeat = self._method in _REPEATABLE and not self._has_body
         connection = await connections.take(port, may_repeat=may_repeat)
         try:
             await self._ask(connection)
-            group.start_soon(self._follow, connection, group.cancel_scope)
+            if group is not None:
+                group.start_soon(self._follow, connection)
             try:
                 head = await connection.read_head()
             except BadGateway:
@@ -131,14 +143,13 @@ class _Relay:
             self._method.encode(), self._errand.target, self._headers, ends=not self._has_body
         )
 
-    async def _follow(self, connection: HttpConnection, scope: anyio.CancelScope) -> None:
-        """Pass the client's body on, and cancel everything once the client has left."""
+    async def _follow(self, connection: HttpConnection) -> None:
+        """Pass the client's body on, or read on if nobody wants it, until the client has left."""
         while True:
             self._awaits_client = self._has_body
             message = await self._receive()
             self._awaits_client = False
             if message["type"] == "http.disconnect":
-                scope.cancel()
                 return
             if self._has_body:
                 try:
