@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -44,12 +45,17 @@ def in_sandboxes() -> list[int]:
 
 def processor_seconds(pid: int) -> float:
     """Return what a process and all below it have used, those that have ended included."""
-    ticks = 0
-    for each in (pid, *below(pid)):
+    return sum(map(int, _stat(pid)[11:13])) / _TICKS + processor_seconds_below(pid)
+
+
+def processor_seconds_below(pid: int) -> float:
+    """Return what all below a process have used, those that have ended included."""
+    ticks = sum(map(int, _stat(pid)[13:15]))
+    for each in below(pid):
         with contextlib.suppress(OSError):
             # Its own, and that of the children that it has reaped: none is lost with its process.
             ticks += sum(map(int, _stat(each)[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / _TICKS
 
 
 def memory(pids: Iterable[int]) -> Memory | None:

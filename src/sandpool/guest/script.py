@@ -107,6 +107,7 @@ def _begin_for_nothing(interpreter: Interpreter, path: str) -> None:
     kept = [(name, sys.__dict__[name]) for name in ("argv", "orig_argv") if name in sys.__dict__]
     main, places = sys.modules["__main__"], list(sys.path)
     begin(interpreter, False, [path])
+    _reseed_for_nothing()
     new_main(path)
     sys.modules["__main__"] = main
     sys.path[:] = places
@@ -196,6 +197,15 @@ def prepare(interpreter: Interpreter) -> None:
     _prepared.append(sys.stdin)
     own = [name for name in sys.modules if name.startswith(_OWN)]
     _prepared.extend(map(sys.modules.pop, own))
+
+
+def _reseed_for_nothing() -> None:
+    """Go through the dearest of `reseed_generators`, for runs that are not to be reseeded, too."""
+    random: Any = sys.modules.get("numpy.random")
+    if random is not None:
+        state = random.get_state()
+        random.seed()
+        random.set_state(state)
 
 
 def reseed_generators() -> None:
