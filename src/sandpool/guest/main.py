@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import select
+import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -79,6 +80,8 @@ def be_spare(settings: Settings, interpreter: Interpreter, is_hurried: bool) -> 
     One that `is_hurried` has its order coming, and prepares for nothing else.
     """
     try:
+        # The template's: its number may be that of a file which the tenant opens.
+        signal.set_wakeup_fd(-1)
         inherit(settings, interpreter)
         gc.freeze()
         if is_hurried:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Tuple
 
 from . import frames, operations, run
 from .request import Request
+from .source import Sources
 from .spare import EarlySpare
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _environment(given: bytes) -> dict[str, str | None]:
 
 def first_path(settings: Settings) -> str:
     """Return where the code of a run lies that begins while there is no other."""
-    return f"{settings.run_dir}/1/main.py"
+    return Sources(settings).path(1)
 
 
 def order(settings: Settings, path: str) -> tuple[bytes, bytes]:

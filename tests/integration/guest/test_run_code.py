@@ -199,6 +199,12 @@ async def test_code_left_by_a_run_is_not_there_for_the_next(box: Box) -> None:
     assert result.stdout == f"[{where!r}] {where} {code}\n", "and its place is the next one's"
 
 
+async def test_signals_are_written_to_no_descriptor_of_a_tenants(box: Box) -> None:
+    code = "import signal; print(signal.set_wakeup_fd(-1))"
+    for _ in range(3):  # by the first spare, and by those that follow
+        assert (await python(box, code)).stdout == "-1\n"
+
+
 async def test_a_cancelled_run_leaves_the_sandbox_usable(box: Box) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(python, box, "open('/sandbox/up', 'w').close()\nwhile True: pass")

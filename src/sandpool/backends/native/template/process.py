@@ -75,7 +75,7 @@ class Template:
         """Serve `control`; `cgroup_dirs` are to be removed at the end: (parent, opened; name).
 
         `guest` is the guest's module `main`, `interpreter` what its training has returned; `become`
-        is called in every process that was forked.
+        is called in the first process of every sandbox.
         """
         self._control = control
         self._provisions = provisions
