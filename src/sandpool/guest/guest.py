@@ -228,7 +228,7 @@ class Guest:
 
     def hunt(self, tag: int | None, done: Callable[[], None]) -> Hunt:
         """Kill everything that carries `tag`, or simply everything; then call `done`."""
-        return Hunt(self.loop, self.reaper, self.kin, tag, done)
+        return Hunt(self.loop, self.reaper, self.kin, self.spare, tag, done)
 
     def retire(self, tag: int) -> None:
         """Note that the program of `tag` has ended."""

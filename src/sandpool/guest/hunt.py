@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .kin import Kin
     from .loop import Loop
     from .reaper import Reaper
+    from .spare import Spare
 
 _PATIENCE = 0.8
 _LAST_WAIT = 0.6
@@ -49,6 +50,7 @@ class Hunt:
         loop: Loop,
         reaper: Reaper,
         kin: Kin,
+        spare: Spare,
         tag: int | None,
         done: Callable[[], None],
     ) -> None:
@@ -56,6 +58,7 @@ class Hunt:
         self._loop = loop
         self._reaper = reaper
         self._kin = kin
+        self._spare = spare
         self._tag = tag
         self._done = done
         self._doomed: list[int] | None = None
@@ -71,6 +74,7 @@ class Hunt:
         now = monotonic()
         if self._doomed is None and (now >= self._fallback_at or self._has_sandbox_to_itself()):
             kill_everything()
+            self._spare.doom()
             self._doomed = processes.pids()
         if now >= self._give_up_at:
             left = 0

@@ -12,7 +12,6 @@ from . import (
     dialing,
     files,
     frames,
-    hunt,
     intake,
     pristine,
     processes,
@@ -209,7 +208,7 @@ def kill_all(guest: Guest, request: Request, fields: Fields) -> None:
             request.respond(answer)
 
     request.activity = Activity()
-    hunt.Hunt(guest.loop, guest.reaper, guest.kin, None, done)
+    guest.hunt(None, done)
 
 
 HANDLERS: dict[str, Handler] = {

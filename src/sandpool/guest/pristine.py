@@ -14,7 +14,7 @@ import os
 import resource
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from . import frames, hunt, processes, rights
+from . import frames, processes, rights
 from .loop import monotonic
 from .refusal import Refusal
 from .removal import discard
@@ -165,7 +165,7 @@ class _Reset(Activity):
         self._slices: Slices
         request.activity = self
         guest.spare.rest()
-        hunt.Hunt(guest.loop, guest.reaper, guest.kin, None, self._wait)
+        guest.hunt(None, self._wait)
 
     def _wait(self) -> None:
         guest = self._guest

@@ -128,9 +128,17 @@ class Spare:
                 self._is_parked = False
                 self._guest.loop.watch(self._fd, READ, self._ready)
             else:
-                os.kill(self._pid, signal.SIGKILL)
+                self.doom()
         else:
             done()
+
+    def doom(self) -> None:
+        """Kill it, if there is one: no run takes it any more, though it takes a moment to die."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            self._is_parked = False
+            # It may have said that it waits, and not have been heard yet.
+            self._guest.loop.unwatch(self._fd)
 
     def take(self, order: script.Order) -> Taken | None:
         """Send `order` to the spare; None if there is none that waits."""
@@ -142,7 +150,7 @@ class Spare:
             return None
         if not self._send(packet):
             # Somebody has killed it, or tampered with it.
-            os.kill(self._pid, signal.SIGKILL)
+            self.doom()
             return None
         taken = self._tag, self._pid, self._plumbing
         self._guest.kin.employ(self._tag)

@@ -407,6 +407,18 @@ async def test_a_killed_spare_costs_nothing_but_itself(host: Host) -> None:
     assert not host.is_plain
 
 
+async def test_no_run_gets_a_spare_that_is_dying(host: Host) -> None:
+    for number in range(10, 30, 3):
+        assert await host.ask(number, "warm", epoch=1, fully=True) == {}
+        kill = request(number + 1, "kill_all", epoch=1)
+        run = request(number + 2, "run_code", epoch=1, argv=[], code="print('usable')")
+        # The guest reads both at once, before it can learn of any death.
+        await host.say(kill + run)
+        answer = await host.answer(number + 2)
+        assert answer is not None
+        assert (answer["exit_code"], host.output(number + 2)) == (0, b"usable\n")
+
+
 async def test_a_stopped_spare_holds_up_its_run_and_nothing_else(host: Host) -> None:
     (spare,) = children(host)
     os.kill(spare, signal.SIGSTOP)
