@@ -61,7 +61,8 @@ test-docker: $(DEV)  ## Test on the Docker Engine that DOCKER_HOST names, by def
 test-all: $(DEV) $(THIRDPARTY)  ## Test everything that this host can run; the skips say why
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(CHECKS:%=check-%)  ## Check format, lint, types, import contracts, spelling and changelog fragments
+check: $(DEV)  ## Check format, lint, types, import contracts, spelling and changelog fragments
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(CHECKS:%=check-%)
 
 check-format: $(DEV)
 	$(BIN)/ruff format --check --output-format concise .
@@ -82,7 +83,7 @@ check-spelling: $(DEV)
 	$(BIN)/codespell
 
 check-fragments: $(DEV)
-	$(BIN)/python -m pytest -q tests/test_changelog.py
+	$(BIN)/python -m pytest -q --noconftest tests/test_changelog.py
 
 bench: $(DEV)  ## Run the benchmark suite (a quarter of an hour) and make its page in OUT
 	$(BIN)/sandpool bench --out $(OUT) $(BENCH_ARGS)
