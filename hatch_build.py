@@ -1,4 +1,4 @@
-"""Compiles `branch.c` and `plain.c` where there is a C compiler; else Python does the same.
+"""Compiles what a template has in C where there is a C compiler; else Python does the same.
 
 What comes of it is linked to nothing: it belongs to an architecture, and to no version of Python
 or of a C library.
@@ -18,7 +18,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _TEMPLATE = Path("src/sandpool/backends/native/template")
-_SOURCES = "branch.c", "plain.c"
+_SOURCES = "branch.c", "forking.c", "plain.c"
 _FLAGS = (
     *("-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion"),
     # No C library: what an image has may be another one, or another version.

@@ -45,7 +45,9 @@ NO_SECCOMP = (
 NO_NAMESPACE_LIMIT = Edit(
     TEMPLATE + "jail.py", '        *_write_in_proc("sys/user/max_user_namespaces", "0"),\n', ""
 )
-HOSTS_NETWORK = Edit(TEMPLATE + "networks.py", "        kernel.unshare(kernel.CLONE_NEWNET)\n", "")
+HOSTS_NETWORK = Edit(
+    TEMPLATE + "networks.py", '        Call("unshare", (kernel.CLONE_NEWNET,)),\n', ""
+)
 NO_LANDLOCK = Edit(
     TEMPLATE + "jail.py", '[Call("landlock_restrict_self", (SCOPES, 0)), Call', "[Call"
 )

@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import itertools
-import shlex
-import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import pytest
 
 from sandpool.backends.native import template
 from sandpool.guest import frames
+from tests.compilers import compile_with_sanitizers
 
 HARNESS = Path(__file__).with_name("plain_harness.c")
 ROUNDS = 5_000
@@ -79,25 +77,8 @@ def seeds() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shlex.split(sysconfig.get_config_var("CC") or "cc")[:1]
-    if shutil.which(compiler[0]) is None:
-        compiler = ["cc"]
-    if shutil.which(compiler[0]) is None:
-        pytest.skip("this host lacks a C compiler")
     made = tmp_path_factory.mktemp("harness") / "plain_harness"
-    sources = f"-I{Path(template.__file__).parent}"
-    flags = ["-std=gnu11", "-O1", "-g", "-Wno-unused-function", sources, "-o", str(made)]
-    checked = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    nothing = subprocess.run(
-        [*compiler, *checked, "-x", "c", "-", "-o", str(made)],
-        input="int main(void) { return 0; }",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if nothing.returncode:
-        pytest.skip("this host lacks the runtime of the compiler's sanitizers")
-    subprocess.run([*compiler, *flags, *checked, str(HARNESS)], check=True)
+    compile_with_sanitizers(HARNESS, made, Path(template.__file__).parent)
     return made
 
 

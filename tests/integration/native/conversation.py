@@ -132,12 +132,12 @@ async def opened(
         with theirs:
             kind = backend._kind(spec, backend._images[key])
             template = backend._next_template(key)
-            template.create(name, kind, {"uid_base": first_id}, theirs, birth)
+            template.create(kind, first_id, theirs, birth)
         await birth.wait_pid()
         try:
             yield Host(ours, birth)
         finally:
-            template.kill(name)
+            template.kill(birth)
             await birth.wait_exit()
             if first_id is not None:
                 backend.ids.give_back(first_id)

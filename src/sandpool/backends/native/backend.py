@@ -106,7 +106,7 @@ class _Keeper:
             self._exited(None)
             return
         self.template.attach()
-        self.template.kill(self.box_id)
+        self.template.kill(self.birth)
         with anyio.move_on_after(_END_TIMEOUT):
             await self.birth.wait_exit()
             return
@@ -322,8 +322,8 @@ class NativeBackend:
             with theirs:
                 keeper.slot = self.cgroups.take(spec.limits) if self._found.hierarchies else None
                 keeper.first_id = self.ids.take() if self._is_privileged else None
-                request = {"uid_base": keeper.first_id}
-                template.create(box_id, self._kind(spec, image), request, theirs, keeper.birth)
+                kind = self._kind(spec, image)
+                template.create(kind, keeper.first_id, theirs, keeper.birth)
                 keeper.template = template
             await self._welcome(box, connection, keeper, image)
         except BaseException as error:
@@ -422,7 +422,7 @@ class NativeBackend:
 
     async def _resize(self, keeper: _Keeper, template: TemplateHandle, wanted: Limits) -> None:
         try:
-            await template.resize(keeper.box_id, wanted.disk_mb * 1024 * 1024, wanted.inodes)
+            await template.resize(keeper.birth, wanted.disk_mb * 1024 * 1024, wanted.inodes)
         except OSError as error:
             if keeper.slot is not None:
                 await self.cgroups.change(keeper.slot, keeper.limits)

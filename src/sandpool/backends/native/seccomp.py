@@ -87,12 +87,12 @@ _FOR_THE_JAIL = (
 """Calls that template and jail make after `outer` is loaded; `inner` denies them."""
 
 _CALLS = """
-    capset chdir close close_range dup3 fchdir fchmodat fchownat keyctl landlock_restrict_self
-    mkdirat mount mount_setattr move_mount open_tree openat pipe2 prctl prlimit64 read recvfrom
-    rt_sigaction setfsgid setfsuid setgroups setns setresgid setresuid setsid socketpair umount2
-    unlinkat unshare write
+    capset chdir close close_range dup3 fchdir fchmodat fchownat ioctl keyctl
+    landlock_restrict_self mkdirat mount mount_setattr move_mount open_tree openat pipe2 prctl
+    prlimit64 read recvfrom rt_sigprocmask setfsgid setfsuid setgroups setns setresgid setresuid
+    setsid socket socketpair umount2 unlinkat unshare write
 """
-"""What `template/jail.py` makes by number."""
+"""What a template makes by number."""
 
 _DENIED = """
     _sysctl acct add_key adjtimex bpf chroot clock_adjtime clock_settime create_module

@@ -31,6 +31,10 @@ from sandpool.backends.inheritance import keep_from_forks
 from sandpool.errors import BackendUnavailable, CreateFailed, InvalidSpec
 
 _MAX_PACKET = 128 * 1024
+_REQUEST, _EVENT = struct.Struct("=4q"), struct.Struct("=3q")
+_CREATE, _KILL, _RESIZE = 1, 2, 3
+_CREATED, _RESIZED = 1, 2
+"""Packets, as the template's `process.py` has them."""
 _CREDENTIALS = struct.Struct("3i")
 _ANCILLARY_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(4)
 """Room for credentials and one descriptor."""
@@ -63,6 +67,8 @@ class Birth:
         self._on_exit = on_exit
         self._network: int | None = None
         """Open on its network namespace, if that was asked for, until it is taken or the end."""
+        self.number = 0
+        """Under which its template knows it; 0: it has not been asked for."""
         self.pid: int | None = None
         self.error: str | None = None
         self.has_exited = False
@@ -144,7 +150,8 @@ class TemplateHandle:
         self._control = control
         keep_from_forks(control)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._boxes: dict[str, Birth] = {}  # Invariant H1
+        self._boxes: dict[int, Birth] = {}  # Invariant H1
+        self._last_number = 0
         self._kinds: dict[str, int] = {}
         """The kinds that the template has been told of."""
         self._gone: str | None = None  # Invariant H2
@@ -227,32 +234,28 @@ class TemplateHandle:
         self._loop = loop
         callbacks.add_reader(loop, self._control.fileno(), self._readable)
 
-    def create(
-        self,
-        box_id: str,
-        kind: str,
-        request: dict[str, Any],
-        guest: socket.socket,
-        birth: Birth,
-    ) -> None:
+    def create(self, kind: str, first_id: int | None, guest: socket.socket, birth: Birth) -> None:
         """Ask for a sandbox whose guest gets `guest`; `birth` learns how it goes.
 
-        `kind` is the JSON of what the sandbox has in common with others, `request` the rest.
+        `kind` is the JSON of what the sandbox has in common with others; `first_id` the first of
+        its ids on this host, if it has such.
         """
         self.attach()
         if self._gone is not None:
             raise CreateFailed(f"the template is gone: {self._gone}")
         rights = array.array("i", [guest.fileno()])
+        number = self._last_number + 1
+        base = -1 if first_id is None else first_id
         try:
-            number = self._number(kind)
-            packet = json.dumps({"op": "create", "id": box_id, "kind": number, **request}).encode()
+            packet = _REQUEST.pack(_CREATE, number, self._number(kind), base)
             self._control.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except BlockingIOError:
             raise CreateFailed("the template is not keeping up with requests") from None
         except OSError as error:
             self._lose(str(error))
             raise CreateFailed(f"the template is gone: {error}") from error
-        self._boxes[box_id] = birth
+        self._last_number = birth.number = number
+        self._boxes[number] = birth
 
     def _number(self, kind: str) -> int:
         """Return the number under which the template knows a kind; raises OSError."""
@@ -262,37 +265,35 @@ class TemplateHandle:
                 # What has been asked for keeps its kind: the template reads in this order.
                 self._kinds.clear()
             number = len(self._kinds)
-            head = json.dumps({"op": "kind", "number": number})
+            head = json.dumps({"number": number})
             self._control.send(f"{head[:-1]}, {kind[1:]}".encode())
             self._kinds[kind] = number
         return number
 
-    def kill(self, box_id: str) -> None:
+    def kill(self, birth: Birth) -> None:
         """Kill a sandbox; its `Birth` says when it has ended.  Harmless for one that has."""
-        if box_id not in self._boxes or self._gone is not None:
+        if birth.number not in self._boxes or self._gone is not None:
             return
         self.attach()
         try:
-            self._control.send(json.dumps({"op": "kill", "id": box_id}).encode())
+            self._control.send(_REQUEST.pack(_KILL, birth.number, 0, 0))
         except BlockingIOError:
             # The guest's closed connection ends the sandbox all the same.
             return
         except OSError as error:
             self._lose(str(error))
 
-    async def resize(self, box_id: str, disk_bytes: int, inodes: int) -> None:
+    async def resize(self, birth: Birth, disk_bytes: int, inodes: int) -> None:
         """Change how much, and how many files, a sandbox may write.
 
         Raises OSError: EINVAL where it has more in it, EAGAIN where the template does not keep up,
         ESRCH where it has ended.
         """
-        birth = self._boxes.get(box_id)
-        if birth is None or self._gone is not None:
+        if birth.number not in self._boxes or self._gone is not None:
             raise ProcessLookupError(errno.ESRCH, "the sandbox has ended")
         self.attach()
         birth.resized = None
-        packet = {"op": "resize", "id": box_id, "disk_bytes": disk_bytes, "inodes": inodes}
-        self._control.send(json.dumps(packet).encode())
+        self._control.send(_REQUEST.pack(_RESIZE, birth.number, disk_bytes, inodes))
         number = await birth.wait_resized()
         if number:
             raise OSError(number, os.strerror(number))
@@ -328,20 +329,22 @@ class TemplateHandle:
             if not packet:
                 self._lose("it ended")
                 return
-            event = json.loads(packet)
-            network = _told_network(ancillary)
-            birth = self._boxes.get(event["id"])
-            if birth is None:
-                if network is not None:
-                    os.close(network)
-                continue
-            if event["event"] == "created":
-                birth.started(_told_pid(ancillary), network)
-            elif event["event"] == "resized":
-                birth.told_resized(event["errno"])
+            if packet.startswith(b"{"):
+                self._lose(json.loads(packet)["error"])
+                return
+            event, number, value = _EVENT.unpack_from(packet)
+            birth = self._boxes[number]  # Invariant H1
+            if event == _CREATED:
+                birth.started(_told_pid(ancillary), _told_network(ancillary))
+            elif event == _RESIZED:
+                birth.told_resized(value)
             else:
-                del self._boxes[event["id"]]
-                birth.exited(event.get("status"), event.get("error"))
+                del self._boxes[number]
+                if value >= 0:
+                    birth.exited(value, None)
+                else:
+                    text = packet[_EVENT.size :].decode()
+                    birth.exited(None, text or os.strerror(-value))
 
     def _lose(self, cause: str) -> None:
         if self._gone is not None:

@@ -89,7 +89,7 @@ def fork_along(
 @pytest.fixture(params=["compiled", "in Python"])
 def fork(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Forker:
     if request.param == "in Python":
-        monkeypatch.setattr(module, "_load", lambda: None)
+        monkeypatch.setattr(module, "compiled", lambda: None)
     elif not module.is_compiled():
         pytest.skip("this host lacks a C compiler: libbranch.so.1 was not made")
     return fork_along
@@ -204,5 +204,5 @@ def test_both_ways_leave_the_same_behind(first: list[Call], second: list[Call] |
 
     compiled = seen()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_load", lambda: None)
+        patch.setattr(module, "compiled", lambda: None)
         assert seen() == compiled

@@ -195,11 +195,12 @@ def serve(
     provisions = template.jail.Provisions(inner, config["calls"], config["privileged"])
     slots = provisions.slots.numbers
     become = partial(become_sandbox, template, guest.main, slots, interpreter)
+    main = process.Template(control, config["cgroups"], provisions, guest.main, interpreter, become)
     sys.meta_path.remove(packages)
     del packages
     process.settle()
     control.send(json.dumps({"event": "ready", "python": version}).encode())
-    process.Template(control, config["cgroups"], provisions, guest.main, interpreter, become).run()
+    main.run()
     raise AssertionError("a template ends only with its process")
 
 

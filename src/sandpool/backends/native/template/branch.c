@@ -5,6 +5,8 @@
 
 #include <asm/unistd.h>
 
+#include "branch.h"
+#include "forking.h"
 #include "plain.h"
 
 struct branch {
@@ -56,19 +58,30 @@ _Noreturn void become(const struct library *library, int *slots, const struct ro
         library->syscall(__NR_exit_group, 1);
 }
 
-/* Returns what the fork did; below zero nothing was forked, and a slot says why. */
+/* Returns the child's pid in the parent, and 0 in the child. */
+static long fork_between(const struct branch *branch)
+{
+    const struct library *library = &branch->library;
+    if (!perform(library, branch->slots, &branch->before))
+        return -1;
+    long pid = library->fork();
+    if (pid == 0)
+        return 0;
+    int error = *library->error();
+    if (!perform(library, branch->slots, &branch->after))
+        return -2; /* the parent is not where it was */
+    branch->slots[ERROR] = error;
+    return pid;
+}
+
 long sandpool_branch(struct branch *branch)
 {
     const struct library *library = &branch->library;
     int *slots = branch->slots;
-    if (!perform(library, slots, &branch->before))
-        return -1;
-    long pid = library->fork();
+    library->before_fork();
+    long pid = fork_between(branch);
     if (pid != 0) {
-        int error = *library->error();
-        if (!perform(library, slots, &branch->after))
-            return -2; /* the parent is not where it was */
-        slots[ERROR] = error;
+        library->after_fork_in_parent();
         return pid;
     }
     slots[CHILD] = -1;
@@ -83,4 +96,5 @@ long sandpool_branch(struct branch *branch)
 }
 
 /* What `branch.py` has to agree with. */
-const long sandpool_sizes[] = {sizeof(struct step), sizeof(struct branch), sizeof(struct plain)};
+const long sandpool_sizes[] = {sizeof(struct step), sizeof(struct branch), sizeof(struct plain),
+                               sizeof(struct forking)};

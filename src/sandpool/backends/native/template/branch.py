@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn, Optional
 
+from . import forking, plain
 from .calls import CHILD, ERROR, Program, Role, Slots, Step
 from .layout import Library, ProgramLayout, RoleLayout, functions, lay, lay_role, libc, load
-from .plain import Layout, Plain
+from .plain import Plain
 
 
 class _Branch(ctypes.Structure):
@@ -34,8 +35,8 @@ class _Branch(ctypes.Structure):
 # Looked up now: each child would do it again.
 _before_fork = ctypes.pythonapi.PyOS_BeforeFork
 _after_fork_in_parent = ctypes.pythonapi.PyOS_AfterFork_Parent
-_after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
-for _each in (_before_fork, _after_fork_in_parent, _after_fork_in_child):
+after_fork_in_child = ctypes.pythonapi.PyOS_AfterFork_Child
+for _each in (_before_fork, _after_fork_in_parent, after_fork_in_child):
     _each.restype = None
 
 
@@ -70,7 +71,8 @@ class Brancher:
         self._before = before
         self._after = after
         self._slots = slots
-        self._compiled = _load()
+        library = compiled()
+        self._compiled = None if library is None else _returns_long(library.sandpool_branch)
 
     @property
     def is_compiled(self) -> bool:
@@ -93,12 +95,10 @@ class Brancher:
 
         Raises OSError if nothing was forked.
         """
-        _before_fork()
         pid = self._in_python(way) if self._compiled is None else self._compiled(way.reference)
         if pid == 0:
-            _after_fork_in_child()
+            after_fork_in_child()
             return 0
-        _after_fork_in_parent()
         if pid < -1:
             os._exit(1)  # a template that is not where it was is none any more
         if pid < 0:
@@ -108,14 +108,10 @@ class Brancher:
 
     def _in_python(self, way: Way) -> int:
         slots = self._slots
-        if not self._before.perform(slots):
-            return -1
-        pid: int = libc.fork()
+        _before_fork()
+        pid = self._fork_between()
         if pid:
-            error = ctypes.get_errno()
-            if not self._after.perform(slots):
-                return -2
-            slots.numbers[ERROR] = error
+            _after_fork_in_parent()
             return pid
         slots.numbers[CHILD] = -1
         if way.first.perform(slots) and way.second is not None:
@@ -125,24 +121,47 @@ class Brancher:
                 _become(way.second, slots)
         return 0
 
+    def _fork_between(self) -> int:
+        slots = self._slots
+        if not self._before.perform(slots):
+            return -1
+        pid: int = libc.fork()
+        if pid == 0:
+            return 0
+        error = ctypes.get_errno()
+        if not self._after.perform(slots):
+            return -2
+        slots.numbers[ERROR] = error
+        return pid
+
 
 def _become(role: Role, slots: Slots) -> NoReturn:
     if role.program.perform(slots):
-        _after_fork_in_child()
+        after_fork_in_child()
         role.function()
     os._exit(1)
 
 
 def is_compiled() -> bool:
     """Whether there is a `libbranch.so.1` that can be used."""
-    return _load() is not None
+    return compiled() is not None
 
 
-def _load() -> Optional[Callable[..., int]]:
-    """Return what `libbranch.so.1` has; None where it is not there, or not of this version."""
-    library = load((Step, _Branch, Layout))
-    if library is None:
-        return None
-    function = library.sandpool_branch
+def compiled() -> Optional[ctypes.PyDLL]:
+    """Return `libbranch.so.1`; None where it is not there, or not of this version."""
+    return load((Step, _Branch, plain.Layout, forking.Layout))
+
+
+def fork_on_request() -> Optional[Callable[..., int]]:
+    """Return what `forking.c` serves a template's host with; None where it is not compiled.
+
+    It is called with a reference to `forking.Layout`, and returns 0 in a sandbox.
+    """
+    library = compiled()
+    return None if library is None else _returns_long(library.sandpool_fork_on_request)
+
+
+def _returns_long(function: Any) -> Callable[..., int]:
     function.restype = ctypes.c_long
-    return function
+    found: Callable[..., int] = function
+    return found

@@ -17,6 +17,7 @@ import ctypes
 import errno
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -52,11 +53,9 @@ GUEST = Slot(0)
 NETWORK = Slot(1)
 """The network namespace."""
 USER = Slot(2)
-"""A user namespace that has our ids already."""
-MAP = Slot(3)
-"""A socket on which the template, which alone may, is asked to write the map of our ids."""
+"""The user namespace, where a sandbox has ids of its own."""
 ROOT = Slot(4)
-"""The host's id of the guest, where a sandbox has ids of its own."""
+"""The host's id of the guest, likewise."""
 OWNER = Slot(5)
 """The host's id of the tenant, likewise."""
 SCOPES = Slot(9)
@@ -76,8 +75,9 @@ MOST_COVERED = 32
 
 _AT = kernel.AT_FDCWD
 _AT_REMOVEDIR = 0x200
-_SIGACTION, _SIGNALS = 32, 8
-"""Bytes of a disposition, all zero for the default one, and of a set of signals."""
+_SIGNALS = 8
+"""Bytes of a set of signals."""
+_NEWS_OF_CHILDREN = struct.pack("=Q", 1 << signal.SIGCHLD - 1)
 _LAST_FD = 0x7FFF_FFFF
 _FIRST_KEPT, _MOST_KEPT = 3, 3
 """Where a jail has the descriptors that stay open, and how many there can be."""
@@ -113,15 +113,12 @@ class Provisions:
         guest_fd: int,
         network_fd: int,
         user_fd: Optional[int],
-        map_fd: Optional[int],
     ) -> None:
         """Set what the next sandbox has to itself; `base` is the first of its host ids, if any."""
         numbers = self.slots.numbers
         numbers[GUEST], numbers[NETWORK] = guest_fd, network_fd
         if user_fd is not None:
             numbers[USER] = user_fd
-        if map_fd is not None:
-            numbers[MAP] = map_fd
         if base is not None:
             numbers[ROOT], numbers[OWNER] = base, base + TENANT
 
@@ -140,7 +137,6 @@ def calls(
     options: str,
     places: Sequence[Place],
     covered: Sequence[str],
-    has_user_namespace: bool,
 ) -> List[Call]:
     """Return the calls that make a jail.
 
@@ -148,14 +144,14 @@ def calls(
     hides and that are shown again; see `Provisions.admit` for what is in the slots.
     """
     kept = [GUEST]
-    if has_user_namespace:
+    if provisions.privileged:
         kept.append(USER)
-    elif provisions.privileged:
-        kept.append(MAP)
     if provisions.has_scopes:
         kept.append(SCOPES)
     return [
         _prctl(kernel.PR_SET_PDEATHSIG, 9),
+        # A template has it blocked.
+        Call("rt_sigprocmask", (signal.SIG_UNBLOCK, _NEWS_OF_CHILDREN, 0, _SIGNALS)),
         Call("setsid", ()),
         Call("setns", (NETWORK, kernel.CLONE_NEWNET)),
         *_keep_only(kept),
@@ -172,7 +168,7 @@ def calls(
         *_mount_proc(provisions.masks),
         # The key ring of whoever started us stays behind; kernels without key rings are fine.
         Call("keyctl", (kernel.KEYCTL_JOIN_SESSION_KEYRING, 0), forgiven=ANY_ERROR),
-        *_enter_user_namespace(provisions, has_user_namespace),
+        *_enter_user_namespace(provisions.privileged),
         # No user namespace below ours, for anybody: no way to new capabilities.
         *_write_in_proc("sys/user/max_user_namespaces", "0"),
         Call("close", (_PROC,)),
@@ -193,8 +189,6 @@ def guest_calls(slots: Slots) -> List[Call]:
     """
     peek = GUEST, slots.address(_SCRATCH), 1, socket.MSG_PEEK.value, 0, 0
     return [
-        # The template's handler would write to a descriptor that is another one here.
-        Call("rt_sigaction", (signal.SIGCHLD.value, bytes(_SIGACTION), 0, _SIGNALS)),
         Call("recvfrom", peek, forgiven=ANY_ERROR),
         *connect_calls(slots),
     ]
@@ -346,35 +340,23 @@ def _mount_proc(masks: Sequence[Tuple[str, str]]) -> List[Call]:
     ]
 
 
-def _enter_user_namespace(provisions: Provisions, has_user_namespace: bool) -> List[Call]:
-    """Enter a user namespace with ids of our own: the one that we are given, or a new one."""
-    if has_user_namespace:
-        return [Call("setns", (USER, kernel.CLONE_NEWUSER)), Call("close", (USER,)), *_be_root()]
-    new = Call("unshare", (kernel.CLONE_NEWUSER,))
-    if provisions.privileged:
+def _enter_user_namespace(privileged: bool) -> List[Call]:
+    """Enter a user namespace: the one that we are given, as uid 0, or a new one with one id."""
+    if privileged:
         return [
-            new,
-            Call("write", (MAP, b"m", 1), least=1),
-            # Nothing comes if the template could not do it.
-            Call("read", (MAP, provisions.slots.address(_SCRATCH), 1), least=1),
-            Call("close", (MAP,)),
-            *_be_root(),
+            Call("setns", (USER, kernel.CLONE_NEWUSER)),
+            Call("close", (USER,)),
+            # The guest's, which no tenant ever is.
+            Call("setgroups", (0, 0)),
+            Call("setresgid", (0, 0, 0)),
+            Call("setresuid", (0, 0, 0)),
         ]
-    # One id: tenant and guest share it.  The guest needs no capability to signal its own uid.
+    # Tenant and guest share an id.  The guest needs no capability to signal its own.
     return [
-        new,
+        Call("unshare", (kernel.CLONE_NEWUSER,)),
         *_write_in_proc("self/setgroups", "deny"),
         *_write_in_proc("self/uid_map", f"{TENANT} 0 1"),
         *_write_in_proc("self/gid_map", f"{TENANT} 0 1"),
-    ]
-
-
-def _be_root() -> List[Call]:
-    """Be uid 0 of our user namespace: the guest's, which no tenant ever is."""
-    return [
-        Call("setgroups", (0, 0)),
-        Call("setresgid", (0, 0, 0)),
-        Call("setresuid", (0, 0, 0)),
     ]
 
 
@@ -495,8 +477,28 @@ def _find_masks() -> List[Tuple[str, str]]:
     return found
 
 
-def map_ids(pid: int, base: int, count: int) -> None:
-    """Give the user namespace of `pid` the host's ids from `base`; called by the template."""
-    text = f"0 {base} {count}"
-    write(f"{PROC}/{pid}/uid_map", text)
-    write(f"{PROC}/{pid}/gid_map", text)
+def make_user_namespace(base: int, count: int) -> int:
+    """Return a user namespace that has the host's ids from `base` on, open; raises OSError.
+
+    A process is in it while we, who may, write which ids it has.
+    """
+    read, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            kernel.unshare(kernel.CLONE_NEWUSER)
+            os.write(write_end, b"u")
+            select.select([], [], [])  # until it is killed
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    try:
+        if not os.read(read, 1):
+            raise OSError(errno.EPERM, "a user namespace could not be made")
+        for name in ("uid_map", "gid_map"):
+            write(f"{PROC}/{pid}/{name}", f"0 {base} {count}")
+        return os.open(f"{PROC}/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(read)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import platform
+import signal
 import struct
 from typing import Collection, Optional
 
@@ -235,6 +236,15 @@ def make_landlock_scopes() -> int:
         _syscall(_SYS_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0),
         "landlock_create_ruleset",
     )
+
+
+def listen_for(number: int) -> int:
+    """Block a signal; return a descriptor, non-blocking, that can be read when it has come."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (number,))
+    signals = (ctypes.c_ulong * (1024 // 8 // ctypes.sizeof(ctypes.c_ulong)))()
+    bits = 8 * ctypes.sizeof(ctypes.c_ulong)
+    signals[(number - 1) // bits] = 1 << (number - 1) % bits
+    return _check(_libc.signalfd(-1, signals, os.O_CLOEXEC | os.O_NONBLOCK), "signalfd")
 
 
 class _Program(ctypes.Structure):

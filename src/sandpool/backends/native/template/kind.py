@@ -34,10 +34,9 @@ class Kind:
         "_interpreter",
         "has_spare",
         "is_plugged",
-        "new",
-        "ready",
         "settings",
         "uid_count",
+        "way",
     )
 
     def __init__(
@@ -60,25 +59,19 @@ class Kind:
         self.settings: Any = guest.Settings(given["settings"])
         self._interpreter = interpreter
         self.has_spare: bool = self.settings.has_python
-        self.new = self._way(given, guest, provisions, brancher, has_user_namespace=False)
-        """Of a sandbox that makes its own user namespace."""
-        self.ready = self.new
-        """Of one that is given it."""
-        if provisions.privileged:
-            self.ready = self._way(given, guest, provisions, brancher, has_user_namespace=True)
+        self.way = self._lay_way(given, guest, provisions, brancher)
 
-    def _way(
+    def _lay_way(
         self,
         given: Dict[str, Any],
         guest: Any,
         provisions: jail.Provisions,
         brancher: Brancher,
-        has_user_namespace: bool,
     ) -> Way:
         # All writable places are parts of one tmpfs.
         options = f"mode=755,size={given['disk_bytes']},nr_inodes={given['inodes']}"
         places = _places(given["working_mount"])
-        first = jail.calls(provisions, options, places, given["covered"], has_user_namespace)
+        first = jail.calls(provisions, options, places, given["covered"])
         if not self.has_spare:
             return brancher.way(provisions.program(first), None)
         first += jail.guest_calls(provisions.slots)

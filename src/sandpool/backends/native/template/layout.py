@@ -18,9 +18,26 @@ class Library(ctypes.Structure):
         ("syscall", ctypes.c_void_p),
         ("fork", ctypes.c_void_p),
         ("error", ctypes.c_void_p),
+        ("before_fork", ctypes.c_void_p),
+        ("after_fork_in_parent", ctypes.c_void_p),
         ("after_fork", ctypes.c_void_p),
         ("call", ctypes.c_void_p),
     ]
+
+
+class Text(ctypes.Structure):
+    """Bytes that are somewhere else."""
+
+    _fields_ = [("start", ctypes.c_void_p), ("size", ctypes.c_long)]
+
+    @classmethod
+    def of(cls, text: bytes) -> Text:
+        """Lay out bytes, which have to stay alive."""
+        return cls(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text))
+
+    def bytes(self) -> bytes:
+        """Return a copy of them."""
+        return ctypes.string_at(self.start, self.size) if self.size else b""
 
 
 class ProgramLayout(ctypes.Structure):
@@ -43,7 +60,8 @@ def functions() -> Library:
     """Return the functions of this process's C library and interpreter."""
     found = [getattr(libc, name) for name in ("syscall", "fork", "__errno_location")]
     python = ctypes.pythonapi
-    found += python.PyOS_AfterFork_Child, python.PyObject_CallObject
+    found += python.PyOS_BeforeFork, python.PyOS_AfterFork_Parent, python.PyOS_AfterFork_Child
+    found.append(python.PyObject_CallObject)
     return Library(*(ctypes.cast(function, ctypes.c_void_p) for function in found))
 
 

@@ -5,11 +5,6 @@
 
 #include "steps.h"
 
-struct text {
-    const unsigned char *start;
-    long size;
-};
-
 struct plain {
     struct library library;
     int *slots;

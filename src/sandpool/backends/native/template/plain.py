@@ -11,18 +11,10 @@ from typing import Any, List, Optional, Tuple
 
 from . import jail
 from .calls import Role, Slots
-from .layout import Library, ProgramLayout, RoleLayout, functions, lay, lay_role
+from .layout import Library, ProgramLayout, RoleLayout, Text, functions, lay, lay_role
 
 _NONE = -1
 _SECOND = 1_000_000_000
-
-
-class _Text(ctypes.Structure):
-    _fields_ = [("start", ctypes.c_void_p), ("size", ctypes.c_long)]
-
-    def bytes(self) -> bytes:
-        return ctypes.string_at(self.start, self.size) if self.size else b""
-
 
 _OUTPUTS = ctypes.c_long * 2
 
@@ -34,8 +26,8 @@ class Layout(ctypes.Structure):
         ("library", Library),
         ("slots", ctypes.c_void_p),
         ("version", ctypes.c_long),
-        ("hello", _Text),
-        ("order", _Text * 2),
+        ("hello", Text),
+        ("order", Text * 2),
         ("create", ProgramLayout),
         ("remove", ProgramLayout),
         ("connect", ProgramLayout),
@@ -49,7 +41,7 @@ class Layout(ctypes.Structure):
         *((name, ctypes.c_long) for name in ("started", "ended", "timeout", "credit")),
         *((name, _OUTPUTS) for name in ("left", "is_truncated", "has_ended")),
         *((name, ctypes.c_long) for name in ("status", "fork_at", "late_since")),
-        *((name, _Text) for name in ("env", "bound_env", "late", "unsent", "rest")),
+        *((name, Text) for name in ("env", "bound_env", "late", "unsent", "rest")),
     ]
 
 
@@ -81,15 +73,13 @@ class Plain:
         ]
         self._alive: List[object] = [*texts, *programs, spare, hurried]
         """What the layout points at."""
-        hello, *order = (
-            _Text(ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p), len(text)) for text in texts
-        )
+        hello, *order = map(Text.of, texts)
         self.layout = Layout(
             functions(),
             self._slots.start,
             guest.frames.VERSION,
             hello,
-            (_Text * 2)(*order),
+            (Text * 2)(*order),
             *map(lay, programs),
             *map(lay_role, (spare, hurried)),
             ctypes.addressof(tag),

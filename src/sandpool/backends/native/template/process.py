@@ -1,24 +1,30 @@
 """The template's main loop: forks sandboxes on request, reaps them, and never outlives its host.
 
-Packets on the control socket are JSON objects.
-    host -> template   {"op": "kind", "number", ...} describes sandboxes; see `kind.Kind`
-                       {"op": "create", "id", "kind", "uid_base"} with the guest's socket
-                       {"op": "kill", "id"}
-                       {"op": "resize", "id", "disk_bytes", "inodes"}
-    template -> host   {"event": "ready" | "failed" | "created" | "resized" | "exited", ...}
+Packets on the control socket are four numbers of 64 bits, or a JSON object.
+    host -> template   {"number", ...} describes a kind of sandboxes; see `kind.Kind`
+                       CREATE, number, kind, first host id or -1; with the guest's socket
+                       KILL, number, 0, 0
+                       RESIZE, number, bytes, inodes
+    template -> host   CREATED, number, 0; with the pid, and with a network that is to be connected
+                       RESIZED, number, errno
+                       EXITED, number, wait status, or less than 0 where it was never forked: then
+                       an errno below zero, and a text if there is more to say
+A sandbox's number is the host's choice, and not 0.
 
 The process has one thread.  It is the only parent of its sandboxes' first processes, so that a pid
 it kills is always the one it means.  When the control socket ends it kills them all, reaps them and
-removes its host's cgroups.
+removes its host's cgroups.  Where there is `forking.c` it serves what is plain, and leaves the rest
+to us; both have the state that is in `forking.py`.
 
-    T1  Every forked child is in `_children` from the fork until it has been reaped.
-    T2  A user namespace in `_users` has the ids from its key on.  It serves one sandbox at a time,
-        as the host hands out each range of ids.
+    T1  Every forked child is in `_forking` from the fork until it has been reaped.
+    T2  A user namespace in `_forking` has the ids from its base on.  It serves one sandbox at a
+        time, as the host hands out each range of ids.
     T3  `pid_for_children` is the template's own pid namespace except between unshare and fork.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import json
@@ -29,12 +35,12 @@ import signal
 import socket
 import struct
 import time
-from types import FrameType
 from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Union
 
-from . import jail, kernel
+from . import branch, jail, kernel
 from .branch import Brancher, Way
 from .calls import Call
+from .forking import KINDS, Forking, KindLayout
 from .kind import Kind
 from .networks import Networks
 from .root import PROC
@@ -43,21 +49,18 @@ MAX_PACKET = 128 * 1024
 
 _EXIT_GRACE = 4.0
 
+_REQUEST, _EVENT = struct.Struct("=4q"), struct.Struct("=3q")
+_CREATE, _KILL, _RESIZE = 1, 2, 3
+_CREATED, _RESIZED, _EXITED = 1, 2, 3
+
 # What every fork needs is as little as can be: each object is a page that is copied again.  So no
-# enumerations, and of the module `json` only what is not Python.
+# enumerations.
 _SIGKILL = int(signal.SIGKILL)
 _SOL_SOCKET, _SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 _SCM_CREDENTIALS = int(socket.SCM_CREDENTIALS)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _CREDENTIALS = struct.Struct("3i")
 _FD = struct.Struct("i")
-# A function of (text, where to begin) that returns a value and where it ends.
-_parse: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-_quote = json.encoder.encode_basestring_ascii
-
-
-def _wake_only(_number: int, _frame: Optional[FrameType]) -> None:
-    """Do nothing: a handler has to be there, so that the signal reaches the wake-up descriptor."""
 
 
 class Template:
@@ -85,14 +88,11 @@ class Template:
         self._kinds: Dict[int, Union[Kind, Exception]] = {}
         """By number, or what is wrong with it."""
         self._cgroup_dirs = cgroup_dirs
-        self._children: Dict[int, str] = {}  # pid -> box id; Invariant T1
-        self._pids: Dict[str, int] = {}  # box id -> pid, in our own pid namespace
-        self._unmapped: Dict[int, Tuple[int, int, int]] = {}
-        # our end of a child's map socket -> (pid, first host id, how many)
-        self._users: Dict[int, int] = {}  # first host id -> user namespace; Invariant T2
+        self._news = kernel.listen_for(signal.SIGCHLD)
+        self._forking = Forking(control.fileno(), self._news, provisions.slots)
+        # Invariants T1 and T2
         self._ids = os.getuid(), os.getgid()
-        self._networks = Networks()
-        self._used: Dict[int, int] = {}  # pid -> the network namespace to be given back
+        self._networks = Networks(self._forking.layout.stock, provisions)
         own_pid_namespace = os.open(PROC + "/self/ns/pid", os.O_RDONLY)
         # Invariant T3: the kernel refuses a second unshare until we are back in our own namespace.
         self._brancher = Brancher(
@@ -100,35 +100,43 @@ class Template:
             provisions.program([Call("setns", (own_pid_namespace, kernel.CLONE_NEWPID))]),
             provisions.slots,
         )
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
         self._poll = select.poll()
 
     def run(self) -> NoReturn:
         """Serve until the host goes away."""
         _set_limits()
-        signal.signal(signal.SIGCHLD, _wake_only)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         self._poll.register(self._control, select.POLLIN)
-        self._poll.register(self._wake_read, select.POLLIN)
-        control = self._control.fileno()
+        self._poll.register(self._news, select.POLLIN)
+        fork_on_request = branch.fork_on_request()
+        layout = self._forking.layout
+        reference = ctypes.byref(layout)
         while True:
-            is_short = self._networks.is_short
-            events = self._poll.poll(0 if is_short else None)
-            if not events and is_short:
-                self._networks.make()
-                continue
-            for fd, _ in events:
-                if fd == control:
-                    self._receive()
-                elif fd == self._wake_read:
-                    self._reap()
-                else:
-                    self._map(fd)
+            if fork_on_request is not None and fork_on_request(reference) == 0:
+                branch.after_fork_in_child()
+                self._become_first(layout.kind)
+            self._turn()
+
+    def _turn(self) -> None:
+        is_short = self._networks.is_short
+        events = self._poll.poll(0 if is_short else None)
+        if not events and is_short:
+            self._networks.make_ahead()
+        for fd, _ in events:
+            if fd == self._news:
+                self._reap()
+            else:
+                self._receive()
+
+    def _become_first(self, number: int) -> NoReturn:
+        """In a sandbox of that kind, which has just been forked, be its process 1."""
+        kind = self._kinds[number]
+        if isinstance(kind, Exception):
+            raise kind
+        # Not by a return: whatever was freed on that way would be copied first.
+        self._become(kind, kind.way)
 
     def _receive(self) -> None:
         try:
@@ -139,107 +147,88 @@ class Template:
             packet, ancillary = b"", []
         if not packet:
             self._end()
-        request: Dict[str, Any] = _parse(packet.decode(), 0)[0]
-        if request["op"] == "create":
-            self._create(request, _FD.unpack_from(ancillary[0][2])[0])
-        elif request["op"] == "kill":
-            pid = self._pids.get(request["id"])
+        if packet.startswith(b"{"):
+            self._learn(json.loads(packet))
+            return
+        op, number, first, second = _REQUEST.unpack(packet)
+        if op == _CREATE:
+            base = None if second < 0 else second
+            self._create(number, first, base, _FD.unpack_from(ancillary[0][2])[0])
+        elif op == _KILL:
+            pid = self._forking.pid(number)
             if pid is not None:
                 os.kill(pid, _SIGKILL)
-        elif request["op"] == "resize":
-            self._resize(request)
-        else:
-            self._learn(request)
+        elif op == _RESIZE:
+            self._resize(number, first, second)
 
     def _learn(self, request: Dict[str, Any]) -> None:
+        number: int = request["number"]
+        plain = KindLayout()
         try:
-            self._kinds[request["number"]] = Kind(
-                request, self._guest, self._provisions, self._brancher, self._interpreter
-            )
+            kind = Kind(request, self._guest, self._provisions, self._brancher, self._interpreter)
+            self._kinds[number] = kind
+            if not kind.is_plugged:
+                plain = KindLayout(ctypes.addressof(kind.way.layout), kind.uid_count)
         except Exception as error:  # noqa: BLE001 (whoever wants such a sandbox is told)
-            self._kinds[request["number"]] = error
+            self._kinds[number] = error
+        if number < KINDS:
+            self._forking.layout.kinds[number] = plain
         gc.freeze()  # no sandbox's collector looks at it
 
-    def _create(self, request: Dict[str, Any], guest_fd: int) -> None:
+    def _create(self, number: int, kind_number: int, base: Optional[int], guest_fd: int) -> None:
         """Fork one sandbox, which does not return from here."""
-        box = request["id"]
-        kind = self._kinds[request["kind"]]
+        kind = self._kinds[kind_number]
         if isinstance(kind, Exception):
-            error = f"{type(kind).__name__}: {kind}"
-            self._send("exited", box, error=error)
+            self._send(_EXITED, number, -errno.EINVAL, text=f"{type(kind).__name__}: {kind}")
             os.close(guest_fd)
             return
         opened = [guest_fd]
-        user_fd = map_fd = child_map_fd = None
         try:
             network_fd = self._networks.take()
             opened.append(network_fd)
-            if self._provisions.privileged:
-                user_fd = self._users.get(request["uid_base"])
-                if user_fd is None:
-                    ours, theirs = socket.socketpair()
-                    map_fd, child_map_fd = ours.detach(), theirs.detach()
-                    opened += map_fd, child_map_fd
-            self._provisions.admit(request["uid_base"], guest_fd, network_fd, user_fd, child_map_fd)
-            way = kind.new if user_fd is None else kind.ready
-            pid = self._brancher.branch(way)
+            user_fd = None if base is None else self._user(base, kind.uid_count)
+            self._provisions.admit(base, guest_fd, network_fd, user_fd)
+            pid = self._brancher.branch(kind.way)
         except OSError as error:
-            self._send("exited", box, error=str(error))
+            self._send(_EXITED, number, -(error.errno or errno.EIO), text=str(error))
             for fd in opened:
                 os.close(fd)
             return
         if pid == 0:
-            signal.set_wakeup_fd(-1)
-            # Not by a return: whatever was freed on that way would be copied first.
-            self._become(kind, way)
-        self._children[pid] = box
-        self._pids[box] = pid
+            self._become_first(kind_number)
+        self._forking.add(number, pid, None if kind.is_plugged else network_fd)
         os.close(guest_fd)
-        if map_fd is not None and child_map_fd is not None:
-            os.close(child_map_fd)
-            self._unmapped[map_fd] = (pid, request["uid_base"], kind.uid_count)
-            self._poll.register(map_fd, select.POLLIN)
         if kind.is_plugged:
             # The host connects it to something: whatever comes of that, it is never taken back.
-            self._send("created", box, about=pid, plug=network_fd)
+            self._send(_CREATED, number, 0, about=pid, plug=network_fd)
             os.close(network_fd)
         else:
-            self._used[pid] = network_fd
-            self._send("created", box, about=pid)
+            self._send(_CREATED, number, 0, about=pid)
 
-    def _resize(self, request: Dict[str, Any]) -> None:
-        pid = self._pids.get(request["id"])
+    def _user(self, base: int, count: int) -> int:
+        user = self._forking.user(base)
+        if user is None:
+            user = jail.make_user_namespace(base, count)
+            self._forking.keep_user(base, user)
+        return user
+
+    def _resize(self, number: int, disk_bytes: int, inodes: int) -> None:
+        pid = self._forking.pid(number)
         if pid is None:
             return  # its end has been told
-        number = 0
+        failure = 0
         try:
-            jail.resize_places(pid, request["disk_bytes"], request["inodes"])
+            jail.resize_places(pid, disk_bytes, inodes)
         except OSError as error:
-            number = error.errno or errno.EIO
-        self._send("resized", request["id"], errno=number)
-
-    def _map(self, fd: int) -> None:
-        """Answer a child that is in its user namespace and waits for its ids."""
-        pid, base, count = self._unmapped.pop(fd)
-        self._poll.unregister(fd)
-        try:
-            # A child that died has closed its end: nothing to read, nothing to map.
-            if os.read(fd, 1) == b"m":
-                jail.map_ids(pid, base, count)
-                self._users[base] = os.open(f"{PROC}/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-                os.write(fd, b"k")
-        except OSError:
-            pass  # the child sees the end of its socket and reports that it could not be mapped
-        finally:
-            os.close(fd)
+            failure = error.errno or errno.EIO
+        self._send(_RESIZED, number, failure)
 
     def _reap(self) -> None:
         try:
-            while os.read(self._wake_read, 4096):
-                pass
+            os.read(self._news, 1024)
         except BlockingIOError:
             pass
-        while self._children:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -249,31 +238,27 @@ class Template:
             self._forget(pid, status)
 
     def _forget(self, pid: int, status: int) -> None:
-        box = self._children.pop(pid, None)
-        if box is not None:
-            del self._pids[box]
-            network_fd = self._used.pop(pid, None)
+        child = self._forking.remove(pid)
+        if child is not None:
+            number, network_fd = child
             if network_fd is not None:
                 self._networks.give_back(network_fd)
-            self._send("exited", box, status=status)
+            self._send(_EXITED, number, status)
 
     def _send(
         self,
-        event: str,
-        box: str,
+        event: int,
+        number: int,
+        value: int,
         *,
+        text: str = "",
         about: Optional[int] = None,
         plug: Optional[int] = None,
-        **more: Union[int, str],
     ) -> None:
         """Send an event; with it the pid `about`, which the kernel translates for the receiver.
 
         `plug` is a descriptor that goes along.
         """
-        told = [f'"event": {_quote(event)}, "id": {_quote(box)}']
-        for name, value in more.items():
-            shown = _quote(value) if isinstance(value, str) else value
-            told.append(f'"{name}": {shown}')
         ancillary: List[Tuple[int, int, bytes]] = []
         if about is not None:
             credentials = _CREDENTIALS.pack(about, *self._ids)
@@ -281,7 +266,7 @@ class Template:
         if plug is not None:
             ancillary.append((_SOL_SOCKET, _SCM_RIGHTS, _FD.pack(plug)))
         try:
-            self._control.sendmsg([f"{{{', '.join(told)}}}".encode()], ancillary)
+            self._control.sendmsg([_EVENT.pack(event, number, value), text.encode()], ancillary)
         except OSError as error:
             # The host is gone; the end of the control socket will say so to the main loop.
             if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
@@ -289,13 +274,13 @@ class Template:
 
     def _end(self) -> NoReturn:
         """Leave nothing behind: the host is gone."""
-        for pid in self._children:
+        for pid in self._forking.pids():
             os.kill(pid, _SIGKILL)
         deadline = time.monotonic() + _EXIT_GRACE
-        while self._children and time.monotonic() < deadline:
+        while self._forking.pids() and time.monotonic() < deadline:
             pid, _ = os.waitpid(-1, os.WNOHANG)
             if pid:
-                self._children.pop(pid, None)
+                self._forking.remove(pid)
             else:
                 select.select([], [], [], 0.002)
         while not remove_cgroups(self._cgroup_dirs) and time.monotonic() < deadline:

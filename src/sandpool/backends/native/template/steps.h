@@ -21,11 +21,18 @@ struct program {
     long count;
 };
 
+struct text {
+    const unsigned char *start;
+    long size;
+};
+
 struct library {
     long (*syscall)(long number, ...);
     int (*fork)(void);
     int *(*error)(void); /* where errno is */
     /* Of the interpreter, whose lock we have. */
+    void (*before_fork)(void);
+    void (*after_fork_in_parent)(void);
     void (*after_fork)(void);
     void *(*call)(void *function, void *arguments);
 };
