@@ -1,0 +1,101 @@
+"""Values that both ends of the wire share, each with those of its kind."""
+
+from sandpool.models.checks import (
+    NAME_PATTERN,
+    check_commands,
+    check_env,
+    check_labels,
+    check_modules,
+    check_working_dir,
+)
+from sandpool.models.enclave import (
+    CommandResult,
+    ContainerPolicy,
+    DockerNotebookConfig,
+    DockerSandboxConfig,
+    ExecutionStatus,
+    FileOperationConfig,
+    HealthCheckResult,
+    NativeSandboxConfig,
+    PythonExecutorConfig,
+    SandboxConfig,
+    SandboxInfo,
+    SandboxManagerConfig,
+    SandboxManagerType,
+    SandboxStatus,
+    SandboxType,
+    ShellExecutorConfig,
+    ToolConfig,
+    ToolExecutionRequest,
+    ToolResult,
+    ToolType,
+)
+from sandpool.models.files import Base64Data, check_files
+from sandpool.models.health import HealthCheck
+from sandpool.models.image import ImageInfo, ImagePull
+from sandpool.models.limits import LimitChange
+from sandpool.models.network import Destination, Network, PortRange
+from sandpool.models.pool import PoolInfo, PoolSpec, Quantiles, Recycle
+from sandpool.models.reference import SandboxReference
+from sandpool.models.results import (
+    DEFAULT_MAX_OUTPUT,
+    CellError,
+    ContextResult,
+    DirEntry,
+    ExecResult,
+    Stream,
+)
+from sandpool.models.value import Port, Seconds, Value, utc_now
+
+__all__ = [
+    "DEFAULT_MAX_OUTPUT",
+    "NAME_PATTERN",
+    "Base64Data",
+    "CellError",
+    "CommandResult",
+    "ContainerPolicy",
+    "ContextResult",
+    "Destination",
+    "DirEntry",
+    "DockerNotebookConfig",
+    "DockerSandboxConfig",
+    "ExecResult",
+    "ExecutionStatus",
+    "FileOperationConfig",
+    "HealthCheck",
+    "HealthCheckResult",
+    "ImageInfo",
+    "ImagePull",
+    "LimitChange",
+    "NativeSandboxConfig",
+    "Network",
+    "PoolInfo",
+    "PoolSpec",
+    "Port",
+    "PortRange",
+    "PythonExecutorConfig",
+    "Quantiles",
+    "Recycle",
+    "SandboxConfig",
+    "SandboxInfo",
+    "SandboxManagerConfig",
+    "SandboxManagerType",
+    "SandboxReference",
+    "SandboxStatus",
+    "SandboxType",
+    "Seconds",
+    "ShellExecutorConfig",
+    "Stream",
+    "ToolConfig",
+    "ToolExecutionRequest",
+    "ToolResult",
+    "ToolType",
+    "Value",
+    "check_commands",
+    "check_env",
+    "check_files",
+    "check_labels",
+    "check_modules",
+    "check_working_dir",
+    "utc_now",
+]
