@@ -127,6 +127,7 @@ class Pool(Generic[T]):
         """When the keeper looks at the deadlines next, unless the alarm is set."""
         self._owner: TaskGroup | None = None
         self._lease_ended = anyio.Event()
+        """Set whenever a lease ends; who waits for one to end makes another in its place."""
         self._dying: dict[SlotId, tuple[Member[T], str]] = {}  # Invariant P4
         self._looked_at = 0
         """How many of those in CHECKING are idle ones, that no caller waits for."""
@@ -160,10 +161,10 @@ class Pool(Generic[T]):
             state=self.state,
             warm=self._policy.warm,
             max=self._policy.max,
-            ready=self._slots.count(State.READY) + self._slots.count(State.CHECKING),
-            creating=self._slots.count(State.CREATING),
-            leased=self._slots.count(State.LEASED),
-            resetting=self._slots.count(State.RESETTING),
+            ready=self._slots.counts[State.READY] + self._slots.counts[State.CHECKING],
+            creating=self._slots.counts[State.CREATING],
+            leased=self._slots.counts[State.LEASED],
+            resetting=self._slots.counts[State.RESETTING],
             destroying=len(self._dying),
             waiting=len(self._waiters),
             created=self._tally.created,
@@ -324,6 +325,8 @@ class Pool(Generic[T]):
 
         async def ended() -> None:
             while self._leases:
+                if self._lease_ended.is_set():
+                    self._lease_ended = anyio.Event()
                 await self._lease_ended.wait()
 
         if timeout is None:
@@ -336,13 +339,9 @@ class Pool(Generic[T]):
     def acquire_nowait(self, *, min_remaining: float | None = None) -> Lease[T]:
         """Lease an item that is ready; `NoCapacity` if there is none or others wait before us."""
         self._need_open()
-        need = self._need(min_remaining)
-        member = None if self._waiters else self._pick(need)
-        if member is None:
+        lease = self._lend_ready(self._need(min_remaining), self._clock.now())
+        if lease is None:
             raise NoCapacity(f"pool {self.name} has nothing ready")
-        self._tally.hits += 1
-        lease = self._lend(member, self._clock.now())
-        self._act()
         return lease
 
     async def acquire(
@@ -362,11 +361,22 @@ class Pool(Generic[T]):
         need = self._need(min_remaining)
         timeout = self._policy.claim_timeout if timeout is None else timeout
         begun = self._clock.now()
-        deadline = None if timeout is None else begun + timeout
         is_checked = self._policy.check_at_handover if check is None else check
+        lease = None if is_checked else self._lend_ready(need, begun)
+        if lease is None:
+            lease = await self._lend_in_turn(need, begun, timeout, is_checked=is_checked)
+        return lease
+
+    async def _lend_in_turn(
+        self, need: float, begun: float, timeout: float | None, *, is_checked: bool
+    ) -> Lease[T]:
+        """Lend an item after a wait, a check, or both, and pass over any that is unfit by then."""
+        deadline = None if timeout is None else begun + timeout
         place: int | None = None
         while True:
-            member = None if self._waiters or place is not None else self._pick(need)
+            member = None
+            if is_checked and place is None and not self._waiters:
+                member = self._pick(need, begun)
             if member is not None:
                 self._tally.hits += 1
                 place = self._waiters.place()
@@ -387,12 +397,18 @@ class Pool(Generic[T]):
                 # The wait for us, or the check, has taken what it had to spare.
                 self._take_back(member)
             else:
-                lease = self._lend(member, begun)
-                self._act()
-                return lease
+                return self._lend(member, begun, self._clock.now())
             self._need_open()
             if deadline is not None and self._clock.now() >= deadline:
                 raise self._too_late("check")
+
+    def _lend_ready(self, need: float, now: float) -> Lease[T] | None:
+        """Lend an item that is ready; None if none is, or if others wait before us."""
+        member = None if self._waiters else self._pick(need, now)
+        if member is None:
+            return None
+        self._tally.hits += 1
+        return self._lend(member, now, now)
 
     async def _wait(self, waiter: Waiter[Member[T]]) -> Member[T]:
         self._waiters.add(waiter)
@@ -408,18 +424,18 @@ class Pool(Generic[T]):
         if timeout is not None and timeout <= 0:
             raise AcquireTimeout(f"pool {self.name} has nothing ready", step="wait")
 
-    def _pick(self, need: float) -> Member[T] | None:
+    def _pick(self, need: float, now: float) -> Member[T] | None:
         """Take the item off the idle ones that the caller is to have; None if none fits."""
-        member = self._idle.first_fit(need, self._clock.now())
+        member = self._idle.first_fit(need, now)
         if member is not None:
             self._idle.remove(member)
             self._slots.move(member.slot, State.CHECKING)
         return member
 
-    def _lend(self, member: Member[T], begun: float) -> Lease[T]:
+    def _lend(self, member: Member[T], begun: float, now: float) -> Lease[T]:
+        """Lend an item that was picked, or waited for since `begun`."""
         self._slots.move(member.slot, State.LEASED)
         self._epoch += 1
-        now = self._clock.now()
         lease = Lease(
             self,
             new_lease_id(),
@@ -433,8 +449,10 @@ class Pool(Generic[T]):
             # Not put off again by the next lease, or a busy pool would never refill.
             self._refill_at = now + self._policy.refill_delay
             self._mind(self._refill_at)
-        self._note_end(lease)
+        if lease.expires_at is not None:
+            self._note_end(lease)
         self._tell(Leased(member.slot, lease.id, now - begun))
+        self._act()
         return lease
 
     async def _check_for(self, member: Member[T], deadline: float | None) -> None:
@@ -492,7 +510,8 @@ class Pool(Generic[T]):
         is_wanted = reason == "released" and self._is_wanted(member)
         # The lease is told first: nothing reaches the item through it from here on.
         lease.end(reason)
-        self._ended(member, lease, reason)
+        self._tell(Ended(member.slot, lease.id, reason))
+        self._lease_ended.set()
         if is_wanted and policy.recycle == "reuse":
             self._slots.reuse(member.slot)
             self._become_last(member)
@@ -502,11 +521,6 @@ class Pool(Generic[T]):
         else:
             self._drop(member, reason)
         self._act()
-
-    def _ended(self, member: Member[T], lease: Lease[T], reason: EndReason) -> None:
-        self._tell(Ended(member.slot, lease.id, reason))
-        ended, self._lease_ended = self._lease_ended, anyio.Event()
-        ended.set()
 
     def _end_leases(self, reason: EndReason) -> None:
         for lease in self.leases():
@@ -589,7 +603,7 @@ class Pool(Generic[T]):
 
     def _is_warm(self, count: int | None) -> bool:
         wanted = self._policy.warm if count is None else min(count, self._policy.warm)
-        room = self._policy.max - self._slots.count(State.LEASED)
+        room = self._policy.max - self._slots.counts[State.LEASED]
         return self._state == "open" and len(self._idle) >= min(wanted, room)
 
     def _wake_warm_waiters(self) -> None:
@@ -606,13 +620,13 @@ class Pool(Generic[T]):
             return
         while True:
             found = self._fit_for_first()
-            count = self._slots.count
+            counts = self._slots.counts
             wanted = plan(
                 ready=found,
                 unfit=len(self._idle) - found,
                 # An idle one that is being looked at will be back: none is made in its stead.
-                coming=count(State.CREATING) + count(State.RESETTING) + self._looked_at,
-                busy=count(State.LEASED) + count(State.CHECKING) - self._looked_at,
+                coming=counts[State.CREATING] + counts[State.RESETTING] + self._looked_at,
+                busy=counts[State.LEASED] + counts[State.CHECKING] - self._looked_at,
                 waiting=len(self._waiters),
                 warm=self._policy.warm,
                 max_size=self._policy.max,
@@ -620,14 +634,16 @@ class Pool(Generic[T]):
             )
             if not wanted.serve:
                 break
-            member = self._pick(self._waiters.first.need)
+            member = self._pick(self._waiters.first.need, self._clock.now())
             assert member is not None
             self._waiters.offer(member)
         for _ in range(wanted.retire):
             self._drop(self._idle.pop_least_lasting(), "surplus")
-        for _ in range(min(wanted.create, self._may_create())):
-            self._start_creation()
-        self._wake_warm_waiters()
+        if wanted.create:
+            for _ in range(min(wanted.create, self._may_create())):
+                self._start_creation()
+        if self._warm_waiters:
+            self._wake_warm_waiters()
 
     def _fit_for_first(self) -> int:
         """Return how many idle items the first waiter could be given; all if nobody waits.
@@ -639,7 +655,7 @@ class Pool(Generic[T]):
         return int(self._idle.has_fit(self._waiters.first.need, self._clock.now()))
 
     def _may_create(self) -> int:
-        creating = self._slots.count(State.CREATING)
+        creating = self._slots.counts[State.CREATING]
         if len(self._dying) >= self._policy.max:
             # Invariant P6
             return 0
@@ -868,9 +884,9 @@ class Pool(Generic[T]):
 
     def _awaited_step(self) -> AcquireStep:
         """Return what a caller that waits is waiting for."""
-        if self._slots.count(State.CREATING):
+        if self._slots.counts[State.CREATING]:
             return "create"
-        return "reset" if self._slots.count(State.RESETTING) else "wait"
+        return "reset" if self._slots.counts[State.RESETTING] else "wait"
 
     def _too_late(self, step: AcquireStep) -> AcquireTimeout:
         return AcquireTimeout(f"pool {self.name} had no item in time: {_DOING[step]}", step=step)

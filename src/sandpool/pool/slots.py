@@ -16,7 +16,9 @@ function call.  `sandpool.pool.pool` does the work and reports back here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import NewType
 
 SlotId = NewType("SlotId", int)
@@ -59,6 +61,8 @@ class Slots:
         self.max_size = max_size
         self._states: dict[SlotId, State] = {}  # Invariant I1; DEAD ones are not kept
         self._counts = dict.fromkeys(State, 0)
+        self.counts: Mapping[State, int] = MappingProxyType(self._counts)
+        """How many slots are in each state now; for DEAD, how many ever were."""
         self._added = 0
 
     def add(self) -> SlotId:
@@ -100,10 +104,6 @@ class Slots:
             del self._states[slot]
         else:
             self._states[slot] = to
-
-    def count(self, state: State) -> int:
-        """Return how many slots are in a state; for DEAD, how many ever were."""
-        return self._counts[state]
 
     @property
     def added(self) -> int:

@@ -70,9 +70,9 @@ class SlotsWalk(RuleBasedStateMachine):
     def agrees_with_the_model(self) -> None:
         assert self.slots.alive == len(self.model) <= self.slots.max_size
         assert self.slots.added == self.added
-        assert self.slots.added == self.slots.alive + self.slots.count(State.DEAD)
+        assert self.slots.added == self.slots.alive + self.slots.counts[State.DEAD]
         for state in ALIVE:
-            assert self.slots.count(state) == list(self.model.values()).count(state)
+            assert self.slots.counts[state] == list(self.model.values()).count(state)
         for slot, state in self.model.items():
             assert self.slots.state(slot) is state
 
