@@ -151,7 +151,11 @@ class Box(Protocol):
         ...
 
     async def bind(self, binding: Binding) -> None:
-        """Late binding at hand-over; requests after it carry its epoch."""
+        """Late binding at hand-over; requests after it carry its epoch.
+
+        Every hand-over waits for it: it waits for no more than a bounded time, and for nothing at
+        all where it can.
+        """
         ...
 
     async def run_code(self, code: str, options: RunOptions) -> ExecResult:

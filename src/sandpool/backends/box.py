@@ -187,8 +187,10 @@ class GuestBox:
         """Late binding at hand-over.
 
         Its answer is not waited for: a guest that did not take the binding refuses all that
-        follows, because that carries the new epoch.
+        follows, because that carries the new epoch.  So it need not even be sent before that.
         """
+        if self._connection.unsent > frames.INITIAL_CREDIT:
+            self._connection.fail("the guest did not read what it had been sent")
         fields: dict[str, object] = {"epoch": binding.epoch}
         if binding.env:
             fields["env"] = dict(binding.env)
@@ -197,7 +199,6 @@ class GuestBox:
         self._connection.open("bind", fields, is_held=True)
         # The guest takes frames in order, so what is sent from here on meets the new epoch.
         self._connection.epoch = binding.epoch
-        await self._connection.drain()
 
     async def run_code(self, code: str, options: RunOptions) -> ExecResult:
         """Run Python code to its end."""

@@ -228,7 +228,7 @@ class Exchange:
                 self._taken = 0
 
     async def _wait(self) -> None:
-        self._connection.attach()
+        self._connection.expect()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
@@ -277,7 +277,7 @@ class GuestConnection:
         self._unsent: deque[bytes] = deque()
         self._unsent_size = 0
         self._held = b""
-        """Frames that go out with the next ones, or by themselves in the loop's next turn."""
+        """Frames that go out with the next ones, or once somebody waits for the guest."""
         self._drained: asyncio.Future[None] | None = None
         self._lost: SandboxDied | None = None  # Invariant C3
         self.epoch: int | None = None
@@ -317,8 +317,8 @@ class GuestConnection:
     ) -> Exchange:
         """Send a request; `SandboxDied` if the connection is lost.
 
-        One that is held goes out together with the next frame, or in the loop's next turn: each
-        packet wakes the guest, which may cost us the processor.
+        One that is held goes out together with the next frame, or once somebody waits for the
+        guest: each packet wakes it, which may cost us the processor.
         """
         self.attach()
         if self._lost is not None:
@@ -335,16 +335,16 @@ class GuestConnection:
         packet = frames.encode_json(number, frames.REQUEST, value)
         self._exchanges[number] = exchange
         if is_held:
-            self._hold(packet)
+            self._held += packet
         else:
             self.send(packet)
         return exchange
 
-    def _hold(self, packet: bytes) -> None:
-        if not self._held:
-            assert self._loop is not None
-            callbacks.call_soon(self._loop, lambda: self.send(b""))
-        self._held += packet
+    def expect(self) -> None:
+        """Be ready for what the guest says on the running event loop, and send what was held."""
+        self.attach()
+        if self._held:
+            self.send(b"")
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call `callback` once, that many seconds from now."""
@@ -366,8 +366,6 @@ class GuestConnection:
             return
         if self._held:
             packet, self._held = self._held + packet, b""
-        if not packet:
-            return
         if not self._unsent:
             try:
                 sent = self._sock.send(packet)

@@ -45,8 +45,8 @@ from sandpool.pool.bound import within
 from sandpool.pool.events import Created, Event, Leased
 from sandpool.service import Sandbox as ServiceSandbox
 
-_BIND_BOUND = 5.0
-"""Seconds that a warm sandbox has to take its binding; one that needs longer is not healthy."""
+_LIMIT_BOUND = 5.0
+"""Seconds that a warm sandbox has to take other limits; one that needs longer is not healthy."""
 
 _NO_ENV: Mapping[str, str | None] = MappingProxyType({})
 
@@ -140,11 +140,7 @@ class Tenancy:
             return
         # What one tenant was given must not reach the next, and it cannot be taken back for sure.
         self.is_spoilt = self.is_spoilt or bool(env) or cwd is not None
-        binding = Binding(epoch=self._lease.epoch, env=env, cwd=cwd)
-        with anyio.move_on_after(_BIND_BOUND) as scope:
-            await item.need_box().bind(binding)
-        if scope.cancelled_caught:
-            raise SandboxDied(f"sandbox {item.id} did not answer", reason="backend")
+        await item.need_box().bind(Binding(epoch=self._lease.epoch, env=env, cwd=cwd))
 
     async def change_limits(self, change: LimitChange | None) -> None:
         """Hold the sandbox to this tenant's limits, if any; `Unsupported`, `InvalidSpec`."""
@@ -156,7 +152,7 @@ class Tenancy:
             raise Unsupported(f"the limits of a {kind} sandbox cannot be changed at hand-over")
         # The next tenant's are the pool's, and what a failed change has left is not known.
         self.is_spoilt = True
-        with anyio.move_on_after(_BIND_BOUND) as scope:
+        with anyio.move_on_after(_LIMIT_BOUND) as scope:
             await item.need_box().set_limits(replace(item.spec.limits, **change.given()))
         if scope.cancelled_caught:
             raise SandboxDied(f"sandbox {item.id} could not be limited in time", reason="backend")
@@ -247,7 +243,7 @@ class SandboxPool:
         self._registry = registry
         self._clock = clock
         self._on_lease: Callable[[Tenancy], None] = on_lease or (lambda _: None)
-        self._on_event: Callable[[PoolEvent], None] = on_event or (lambda _: None)
+        self._on_event = on_event
         members.on_death = self._lose
 
     @property
@@ -278,7 +274,8 @@ class SandboxPool:
         A sandbox that turns out to be dead at its hand-over is replaced by another within the same
         `timeout`.  Raises what `Pool.acquire` raises, and `InvalidSpec`.
         """
-        _check_times(timeout=timeout, min_remaining=min_remaining)
+        _check_time("timeout", timeout)
+        _check_time("min_remaining", min_remaining)
         if lifetime is not None and not 0 < lifetime < float("inf"):
             raise InvalidSpec(f"lifetime must be a positive number of seconds, not {lifetime!r}")
         if env:
@@ -470,7 +467,8 @@ class SandboxPool:
         detail: str | None = None,
     ) -> None:
         """Say to who listens what has happened."""
-        self._on_event(PoolEvent(kind, self.name, sandbox_id, lease_id, detail))
+        if self._on_event is not None:
+            self._on_event(PoolEvent(kind, self.name, sandbox_id, lease_id, detail))
 
     def _hear(self, event: Event) -> None:
         match event:
@@ -478,11 +476,12 @@ class SandboxPool:
                 self._waits.add(seconds)
             case Created(seconds=seconds):
                 self._creations.add(seconds)
+            case _ if self._on_event is not None:
+                found = pool_event(self.name, event)
+                if found is not None:
+                    self._on_event(found)
             case _:
                 pass
-        found = pool_event(self.name, event)
-        if found is not None:
-            self._on_event(found)
 
     def _lose(self, sandbox: Sandbox) -> None:
         self.tell("sandbox.died", sandbox.id)
@@ -532,11 +531,10 @@ def policy(spec: PoolSpec) -> Policy:
     )
 
 
-def _check_times(**times: float | None) -> None:
-    for name, seconds in times.items():
-        # Not `seconds < 0`: that would let a NaN through.
-        if seconds is not None and not seconds >= 0:
-            raise InvalidSpec(f"{name} must be a number of seconds, not {seconds!r}")
+def _check_time(name: str, seconds: float | None) -> None:
+    # Not `seconds < 0`: that would let a NaN through.
+    if seconds is not None and not seconds >= 0:
+        raise InvalidSpec(f"{name} must be a number of seconds, not {seconds!r}")
 
 
 def _change(limits: LimitChange | None, spec: PoolSpec) -> LimitChange | None:

@@ -20,7 +20,6 @@ CALLS: dict[str, Call] = {
     "a descriptor to write": lambda loop, ours, call: callbacks.add_writer(
         loop, ours.fileno(), call
     ),
-    "the next turn": lambda loop, _ours, call: callbacks.call_soon(loop, call),
 }
 
 

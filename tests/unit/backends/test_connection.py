@@ -245,3 +245,22 @@ async def test_a_held_request_and_its_first_bytes_are_one_packet(peer: Peer) -> 
     exchange = peer.connection.open("dial", {"port": 1}, is_held=True)
     await exchange.send(b"GET")
     assert [kind for _, kind, _ in peer.heard()] == [frames.REQUEST, frames.DATA]
+
+
+async def test_a_held_request_is_not_sent_for_its_own_sake(peer: Peer) -> None:
+    peer.connection.open("bind", {"epoch": 1}, is_held=True)
+    await anyio.wait_all_tasks_blocked()
+    peer.sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.heard()
+    peer.connection.open("ping", {})
+    assert [frames.decode_json(payload)["op"] for *_, payload in peer.heard()] == ["bind", "ping"]
+
+
+async def test_a_held_request_is_sent_once_its_answer_is_waited_for(peer: Peer) -> None:
+    exchange = peer.connection.open("hello", {}, is_held=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(exchange.result)
+        await anyio.wait_all_tasks_blocked()
+        [(number, *_)] = peer.heard()
+        peer.answer(number, {})
