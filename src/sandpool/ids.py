@@ -11,16 +11,13 @@ import secrets
 # No 0, 1 or l: the alphabet of the enclave interface's generated ids.
 ALPHABET = "23456789abcdefghijkmnopqrstuvwxyz"
 
+_CHARACTERS = bytes(ord(ALPHABET[byte % len(ALPHABET)]) for byte in range(256))
+"""A character for each byte.  Most stand for eight bytes and some for seven: 0.02 bits of 40."""
+
 
 def new_sandbox_id() -> str:
     """Return eight characters of `ALPHABET`."""
-    # One number for all of them: this is on the path of every lease.
-    number = secrets.randbits(64)
-    characters: list[str] = []
-    for _ in range(8):
-        number, digit = divmod(number, len(ALPHABET))
-        characters.append(ALPHABET[digit])
-    return "".join(characters)
+    return secrets.token_bytes(8).translate(_CHARACTERS).decode()
 
 
 def new_pool_id() -> str:
