@@ -1,4 +1,4 @@
-"""B3: more runs in sandboxes that somebody holds."""
+"""B3: more runs in sandboxes that somebody holds, and cells in a context of one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,23 @@ async def measure(scale: Scale) -> Findings:
         figures.append(
             quantiles.steady(f"runs in {count} held", rates, "/s", n=sum(map(len, times)))
         )
-    return Findings(figures=tuple(figures))
+    return Findings(figures=(*figures, *await _cells(scale)))
+
+
+async def _cells(scale: Scale) -> list[Figure]:
+    """Run the program again and again in one context: in the same process each time."""
+    times: list[list[float]] = []
+    async with pools.warm_pool(warm=1, most=1) as manager, manager.lease(pools.POOL) as sandbox:
+        context = await sandbox.contexts.open()
+        await context.run(pools.PROGRAM)
+        for _ in range(scale.repeats):
+            repeat: list[float] = []
+            for _ in range(scale.samples):
+                begun = time.perf_counter()
+                await context.run(pools.PROGRAM)
+                repeat.append(time.perf_counter() - begun)
+            times.append(repeat)
+    return quantiles.latencies("cell in a held context", times)
 
 
 async def _run_again(sandbox: Sandbox, samples: int, times: list[float]) -> None:

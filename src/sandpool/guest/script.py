@@ -15,6 +15,7 @@ import io
 import marshal
 import os
 import resource
+import select
 import signal
 import struct
 import sys
@@ -56,12 +57,18 @@ def run(interpreter: Interpreter, order: Order) -> NoReturn:
 
 def park(interpreter: Interpreter, order_fd: int) -> NoReturn:
     """Go through what every run begins with, say so, wait for an order, and follow it."""
-    rehearse(interpreter)
-    try:
-        os.write(order_fd, b"p")
-    except BrokenPipeError:
-        pass  # nobody waits for that: the order has been sent
+    if not _has_order(order_fd):
+        rehearse(interpreter)
+        try:
+            os.write(order_fd, b"p")
+        except BrokenPipeError:
+            pass  # nobody waits for that: the order has been sent
     follow(interpreter, order_fd)
+
+
+def _has_order(fd: int) -> bool:
+    """Whether there is an order already, so that whoever sent it waits for us."""
+    return bool(select.select((fd,), (), (), 0)[0])
 
 
 def follow(interpreter: Interpreter, order_fd: int) -> NoReturn:

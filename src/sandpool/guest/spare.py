@@ -6,9 +6,11 @@ next `run_code` sends it an order instead of forking.  It is an ordinary process
 which may kill or stop it: then the next run forks, or waits as any stopped program does.
 
     (none) ─► WARMING ─► PARKED ─► taken by a run
+                 ├──────────┼────► taken by a run
                  └──────────┴────► dead, and another is made after a while
 
-One that is told other limits is WARMING again until it says that it has them.
+A run may take one that is WARMING, if nobody waits for that: it makes no more ready than it has to.
+One that is told other limits is LOWERING them until it says that it has them, and no run takes it.
 
     S1  `_fd` is open exactly while there is a spare; its plumbing belongs to us until it is taken.
 """
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
     from .guest import Guest
 
 _PAUSE = 0.01
-"""Seconds after an answer until the next spare is forked: a sandbox of one run never pays."""
+"""Seconds after the first answer until the next spare is forked: a sandbox of one run never pays.
+
+One of two runs may have more, so from the second answer on there is no pause.
+"""
 
 _LONGEST_ORDER = 64 * 1024
 """A socket with nothing in it takes this much at once; longer orders are left to a fork."""
@@ -73,9 +78,11 @@ class Spare:
         "_is_coming",
         "_is_parked",
         "_is_resting",
+        "_pause",
         "_pid",
         "_plumbing",
         "_tag",
+        "_takes_orders",
         "_waiting",
     )
 
@@ -89,6 +96,9 @@ class Spare:
         self._env: dict[str, str] = {}
         """The environment that it was forked with."""
         self._is_parked = False
+        self._takes_orders = False
+        """Whether it follows the next order; it may be on its way to that, as long as it lives."""
+        self._pause = _PAUSE
         self._is_coming = False
         self._is_resting = False
         self._waiting: list[Callable[[], None]] = []
@@ -111,7 +121,8 @@ class Spare:
         """Fork one soon, if there is none by then."""
         if not self._is_coming and self._pid == 0 and self._guest.interpreter is not None:
             self._is_coming = True
-            self._guest.loop.after(_PAUSE, self._make)
+            self._guest.loop.after(self._pause, self._make)
+            self._pause = 0.0
 
     def rest(self) -> None:
         """Make none until somebody waits for one; one that there is stays."""
@@ -125,7 +136,7 @@ class Spare:
         if self._pid:
             self._waiting.append(done)
             if self._is_parked and self._send(pack(rlimits)):
-                self._is_parked = False
+                self._is_parked = self._takes_orders = False
                 self._guest.loop.watch(self._fd, READ, self._ready)
             else:
                 self.doom()
@@ -136,14 +147,16 @@ class Spare:
         """Kill it, if there is one: no run takes it any more, though it takes a moment to die."""
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
-            self._is_parked = False
+            self._is_parked = self._takes_orders = False
             # It may have said that it waits, and not have been heard yet.
             self._guest.loop.unwatch(self._fd)
 
     def take(self, order: script.Order) -> Taken | None:
-        """Send `order` to the spare; None if there is none that waits."""
-        if not self._is_parked or self._plumbing is None:
+        """Send `order` to the spare; None if there is none to be had."""
+        if not self._takes_orders or self._plumbing is None:
             return None
+        if self._waiting and not self._is_parked:
+            return None  # somebody is to be told that there is one
         path, argv, env, cwd, reseed = order
         packet = pack((path, argv, None if env == self._env else env, cwd, reseed))
         if len(packet) > _LONGEST_ORDER:
@@ -197,6 +210,7 @@ class Spare:
         plumbing.close_theirs()
         self._fd = fd
         self._plumbing = plumbing
+        self._takes_orders = True
         self._env = guest.interpreter.env
         guest.kin.park(self._tag)
 
@@ -214,7 +228,8 @@ class Spare:
         os.set_blocking(fd, False)
         plumbing.close_theirs()
         self._tag, self._pid = early.tag, early.pid
-        self._is_parked = early.is_parked
+        # One that is not parked may have been killed by what served before us.
+        self._is_parked = self._takes_orders = early.is_parked
         self._fd = fd
         self._plumbing = plumbing
         self._env = self._guest.interpreter.env
@@ -235,7 +250,7 @@ class Spare:
             said = b""
         self._guest.loop.unwatch(self._fd)
         if said:
-            self._is_parked = True
+            self._is_parked = self._takes_orders = True
             self._tell()
 
     def _died(self, status: int) -> None:
@@ -252,7 +267,7 @@ class Spare:
         self._fd = -1
         self._pid = 0
         self._plumbing = None
-        self._is_parked = False
+        self._is_parked = self._takes_orders = False
 
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []

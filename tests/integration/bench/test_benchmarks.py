@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.namespaces, pytest.mark.slow]
 SAID = {
     "B1": ["claim at 100/s, hits", "claim at 100/s, misses", "claim at 100/s, served"],
     "B2": ["one at a time", "of which queue", "of which hand-over", "÷ bare fork", "importing ÷"],
-    "B3": ["second run in a held sandbox", "runs in 16 held"],
+    "B3": ["second run in a held sandbox", "runs in 16 held", "cell in a held context"],
     "B4": ["nothing warm", "cold `python3 -I -S` ÷ a miss", "bare fork"],
     "B5": ["1 builder, time to full", "4 builders, builds", "processor time of a cycle"],
     "B6": ["burst of 4 on 2, last served", "distance from theory"],

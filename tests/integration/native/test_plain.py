@@ -397,6 +397,42 @@ async def test_a_run_does_not_mind_that_it_comes_before_its_spare_is_ready(
         assert host.output(3) == b"2\n"
 
 
+@pytest.mark.parametrize("is_plain", [True, False])
+async def test_who_has_asked_for_several_runs_finds_a_spare_for_the_next(
+    host: Host, is_plain: bool
+) -> None:
+    if not is_plain:
+        await host.ask(10, "processes", epoch=1)
+    for number in range(20, 23):
+        await run(host, number, f"print({number})")
+    # It has been forked since the answer, and the next run takes it, however far it has come.
+    await host.settle()
+    spare = children(host)
+    assert len(spare) == 1
+    await begin(host, 30)
+    assert spare <= children(host)
+    if is_plain:
+        assert children(host) == spare
+    await let_go(host, 40)
+    assert await host.answer(30) is not None
+    assert host.output(30) == b"begun\ndone\n"
+
+
+async def test_a_run_leaves_a_spare_to_those_who_wait_for_one(host: Host) -> None:
+    await host.ask(10, "processes", epoch=1)
+    for number in range(20, 50, 3):
+        await run(host, number, "print(1)")
+        await host.say(
+            request(number + 1, "warm", epoch=1)
+            + request(number + 2, "run_code", epoch=1, code=WAITS)
+        )
+        assert await host.answer(number + 1) == {}
+        while b"begun\n" not in host.output(number + 2):
+            await host.hear()
+        await run(host, number + 1, "import os; open('go', 'w').close(); os.remove('go')")
+        assert await host.answer(number + 2) is not None
+
+
 async def test_a_killed_spare_costs_nothing_but_itself(host: Host) -> None:
     (spare,) = children(host)
     os.kill(spare, signal.SIGKILL)

@@ -678,11 +678,14 @@ static enum outcome end_run(struct plain *plain)
     at = put_decimal(at, duration % second, 9);
     *at++ = '}';
     put_header(start, at - payload, plain->request, RESPONSE);
+    /* First, and only then what nobody waits for. */
+    enum outcome sent = send(plain, start, at);
     remove_code(plain);
     close_ours(plain);
     plain->request = plain->pid = none;
-    plain->fork_at = now(plain) + pause;
-    return send(plain, start, at);
+    plain->fork_at = now(plain) + (plain->is_held ? 0 : pause);
+    plain->is_held = 1;
+    return sent;
 }
 
 static enum outcome reap(struct plain *plain)

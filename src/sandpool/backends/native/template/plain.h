@@ -35,6 +35,7 @@ struct plain {
     long has_ended[2];    /* whether nothing more can come */
     long status;          /* what the run ended with */
     long fork_at;         /* when the next spare is due */
+    long is_held;         /* whether a run has ended, so that another may follow any moment */
     long late_since;
     struct text env;       /* given by `hello`, as JSON */
     struct text bound_env; /* given by `bind` */
