@@ -42,6 +42,8 @@ _READ = 256 * 1024
 _GRANT_AT = frames.INITIAL_CREDIT // 2
 _MAX_EXCHANGES = 4096
 _MAX_EVENTS = 4096
+_MOST_HELD = 4096
+"""Bytes that wait for others to be sent with, and that nobody may come to wait for."""
 _SMALL = 4096
 _CONTROL_ALLOWANCE = 16 * 1024 * 1024
 
@@ -334,7 +336,7 @@ class GuestConnection:
         exchange = Exchange(self, number, sink)
         packet = frames.encode_json(number, frames.REQUEST, value)
         self._exchanges[number] = exchange
-        if is_held:
+        if is_held and len(self._held) < _MOST_HELD:
             self._held += packet
         else:
             self.send(packet)

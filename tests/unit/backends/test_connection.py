@@ -264,3 +264,17 @@ async def test_a_held_request_is_sent_once_its_answer_is_waited_for(peer: Peer) 
         await anyio.wait_all_tasks_blocked()
         [(number, *_)] = peer.heard()
         peer.answer(number, {})
+
+
+async def test_held_requests_that_nobody_waits_for_are_sent_before_they_pile_up(peer: Peer) -> None:
+    peer.sock.settimeout(0)
+    heard: list[tuple[int, int, bytes]] = []
+    for epoch in range(1, 5_001):
+        peer.connection.open("bind", {"epoch": epoch}, is_held=True)
+        with suppress(BlockingIOError):
+            heard += peer.heard()
+        for number, _, _ in heard:
+            peer.answer(number, {})
+        heard.clear()
+        await asyncio.sleep(0)
+    assert not peer.causes
