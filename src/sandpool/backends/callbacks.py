@@ -26,6 +26,11 @@ def add_writer(loop: asyncio.AbstractEventLoop, fd: int, callback: Callable[[], 
     _knowing().run(loop.add_writer, fd, callback)
 
 
+def call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Have `loop` call `callback` in its next turn."""
+    loop.call_soon(callback, context=_knowing())
+
+
 def call_later(
     loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], None]
 ) -> None:

@@ -148,7 +148,7 @@ class Exchange:
         """
         if self.is_over:
             return
-        self._give_up()
+        self._connection.send(self._give_up())
         # Cancel: the caller is being cancelled already; this wait is shielded and bounded.
         with anyio.move_on_after(grace, shield=True):
             try:
@@ -160,14 +160,15 @@ class Exchange:
     def abandon(self, grace: float) -> None:
         """Cancel the request as `cancel` does, and leave the wait for the guest to a timer."""
         if not self.is_over:
-            self._give_up()
             self._connection.later(grace, self._need_over)
+            self._connection.send_soon(self._give_up())
 
-    def _give_up(self) -> None:
+    def _give_up(self) -> bytes:
+        """Take nothing more, and return the frame that says so."""
         self._sink = _discard
         self._queue.clear()
         self._queued_events = 0
-        self._connection.send(frames.encode(self.number, frames.CANCEL))
+        return frames.encode(self.number, frames.CANCEL)
 
     def _need_over(self) -> None:
         if not self.is_over:
@@ -345,8 +346,18 @@ class GuestConnection:
     def expect(self) -> None:
         """Be ready for what the guest says on the running event loop, and send what was held."""
         self.attach()
+        self._send_held()
+
+    def _send_held(self) -> None:
         if self._held:
             self.send(b"")
+
+    def send_soon(self, packet: bytes) -> None:
+        """Send whole frames together with the next ones, or in the loop's next turn."""
+        self.attach()
+        if self._lost is None and self._loop is not None:
+            callbacks.call_soon(self._loop, self._send_held)
+            self._held += packet
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call `callback` once, that many seconds from now."""

@@ -20,7 +20,7 @@ from .loop import READ, WRITE
 if TYPE_CHECKING:
     from typing import Callable
 
-    from .loop import Loop
+    from .loop import Loop, Timer
 
 _READ_SIZE = 128 * 1024
 _CONGESTED = 1024 * 1024
@@ -43,6 +43,7 @@ class Connection:
 
     __slots__ = (
         "_decoder",
+        "_due",
         "_is_reading",
         "_is_writing",
         "_loop",
@@ -72,6 +73,8 @@ class Connection:
         self._unsent_size = 0
         self._patient = bytearray()
         """Frames that go with the next ones, or by themselves after a moment."""
+        self._due: Timer | None = None
+        """When that moment comes; None: there are none."""
         self._is_reading = True
         self._is_writing = False
         self._waiting: dict[Callable[[], None], None] = {}  # in order, each once
@@ -97,17 +100,18 @@ class Connection:
 
         Waking it costs us the processor, just when a program's first output may be due.
         """
-        if not self._patient:
-            self._loop.after(_PATIENCE, self._send_patient)
+        if self._due is None:
+            self._due = self._loop.after(_PATIENCE, self._send_patient)
         self._patient += _pack(len(payload), request, kind) + payload
 
     def _send_patient(self) -> None:
-        if self._patient:
-            self.write(b"")
+        self.write(b"")
 
     def write(self, packet: bytes) -> None:
         """Send whole frames, now or as soon as the host reads."""
-        if self._patient:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
             packet = bytes(self._patient) + packet
             self._patient.clear()
         if not self._unsent:

@@ -45,10 +45,13 @@ def dial(guest: Guest, request: Request, fields: Fields) -> None:
     except OSError as error:
         raise no_room(error) from error
     number = connecting.connect_ex((address, port))
-    if number not in (0, errno.EINPROGRESS):
+    if number == errno.EINPROGRESS:
+        # On the loopback it has come to an end by now, which only a second call tells.
+        number = connecting.connect_ex((address, port))
+    if number not in (0, errno.EALREADY):
         connecting.close()
         raise _failed(port, number)
-    _Relay(guest, request, port, connecting)
+    _Relay(guest, request, port, connecting, is_connected=number == 0)
 
 
 def _failed(port: int, number: int) -> Refusal:
@@ -59,7 +62,12 @@ class _Relay(Activity):
     """One connection."""
 
     def __init__(
-        self, guest: Guest, request: Request, port: int, connecting: socket.socket
+        self,
+        guest: Guest,
+        request: Request,
+        port: int,
+        connecting: socket.socket,
+        is_connected: bool,
     ) -> None:
         self._guest = guest
         self._request = request
@@ -72,26 +80,37 @@ class _Relay(Activity):
         """What the host sent before the connection was there; bounded by its credit."""
         self._has_early_end = False
         request.activity = self
-        guest.loop.watch(connecting.fileno(), WRITE, self._connected)
+        if is_connected:
+            # After what has come along with the request.
+            guest.loop.soon(self._begin)
+        else:
+            guest.loop.watch(connecting.fileno(), WRITE, self._connected)
 
     def _connected(self, events: int) -> None:
-        fd = self._socket.fileno()
-        self._guest.loop.unwatch(fd)
+        self._guest.loop.unwatch(self._socket.fileno())
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             self._socket.close()
             self._request.refuse(_failed(self._port, number))
-            return
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
         request, loop = self._request, self._guest.loop
-        request.event({"connected": True})
+        if not request.is_open:
+            return  # it was cancelled in the turn in which it came
+        fd = self._socket.fileno()
         # Each direction has a descriptor of its own: the loop knows one watcher for each.
         self._outlet = Outlet(loop, self._guest.connection, os.dup(fd), frames.DATA)
         self._outlet.on_end = self._program_ended
         self._outlet.attach(request, None)
         self._inlet = Inlet(loop, fd, self._host_ended)
+        # A host that has said something waits for the answer to that.
+        tell = request.event_soon if self._early else request.event
         for data in self._early:
             self._inlet.feed(request, data)
         self._early.clear()
+        tell({"connected": True})
         if self._has_early_end:
             self._inlet.end()
 

@@ -91,6 +91,23 @@ async def test_both_directions_carry_bytes(box: Box) -> None:
         await stream.aclose()
 
 
+async def test_what_is_said_along_with_a_dial_arrives_first(box: Box) -> None:
+    async with await serve(box, ECHO):
+        stream = await box.dial(PORT, b"first, ")
+        await stream.send(b"second")
+        assert await exactly(stream, 13) == b"first, second"
+        await stream.aclose()
+
+
+async def test_a_dial_is_told_of_its_connection_though_the_program_says_nothing(box: Box) -> None:
+    async with await serve(box, DIGEST):
+        stream = await box.dial(PORT, b"said along")
+        await stream.send_eof()
+        assert (await rest(stream)).decode() == hashlib.sha256(b"said along").hexdigest()
+    with pytest.raises(DialFailed, match=str(PORT)):
+        await box.dial(PORT, b"said to nobody")
+
+
 async def test_a_port_that_nobody_listens_on_is_refused(box: Box) -> None:
     with pytest.raises(DialFailed, match=str(PORT)):
         await box.dial(PORT)
@@ -224,3 +241,16 @@ async def test_a_cancelled_dial_leaves_the_sandbox_usable(box: Box) -> None:
         await box.dial(PORT)
     assert scope.cancelled_caught
     await box.ping()
+
+
+async def test_a_dial_that_is_cancelled_as_it_comes_closes_its_connection(box: Box) -> None:
+    tell = "def serve(peer):\n    print(repr(peer.recv(1)), flush=True)\n"
+    async with await serve(box, tell) as server:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await box.dial(PORT)
+        with anyio.fail_after(LIMIT):
+            async for _, data in server:
+                assert data == b"b''\n"
+                break
+        await box.ping()

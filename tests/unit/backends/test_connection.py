@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -225,12 +226,21 @@ async def test_an_abandoned_request_is_cancelled_and_nobody_waits_for_it(peer: P
     exchange = peer.connection.open("dial", {"port": 1})
     [(number, _, _)] = peer.heard()
     exchange.abandon(60)
+    await anyio.lowlevel.checkpoint()
     assert [(each, kind) for each, kind, _ in peer.heard()] == [(number, frames.CANCEL)]
     peer.say(number, frames.DATA, b"what crossed our cancellation on the wire")
     peer.answer(number, {})
     assert await exchange.result() == {}
     exchange.abandon(60)
     assert peer.causes == []
+
+
+async def test_an_abandonment_goes_out_with_the_next_request(peer: Peer) -> None:
+    peer.connection.open("dial", {"port": 1}).abandon(60)
+    peer.connection.open("bind", {"epoch": 2}, is_held=True)
+    assert [kind for _, kind, _ in peer.heard()] == [frames.REQUEST]
+    await anyio.lowlevel.checkpoint()
+    assert [kind for _, kind, _ in peer.heard()] == [frames.CANCEL, frames.REQUEST]
 
 
 async def test_a_guest_that_does_not_end_an_abandoned_request_is_given_up(peer: Peer) -> None:
