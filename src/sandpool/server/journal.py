@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -27,7 +26,10 @@ from sandpool.errors import BackendUnavailable, InvalidSpec
 from sandpool.models import PoolSpec
 from sandpool.server.settings import KeySettings
 
-_T = TypeVar("_T")
+_Lease = tuple[str, str, str]
+"""A namespace, and the ids of a sandbox and of its lease."""
+_Notes = dict[_Lease, tuple[str, tuple[str | int, ...]]]
+"""A statement and its values for each."""
 
 _VERSION = 1
 _FILE = "journal.sqlite"
@@ -77,7 +79,8 @@ class Journal:
         self._database: sqlite3.Connection | None = None
         self._lock_file = -1
         self._limiter = anyio.CapacityLimiter(1)
-        self._notes: list[tuple[str, tuple[str | int, ...]]] = []
+        self._notes: _Notes = {}
+        """What is to be written of leases, by these."""
         self._noted = anyio.Event()
         self._reader: sqlite3.Connection | None = None
         self._seen = -1
@@ -125,7 +128,7 @@ class Journal:
             self._reader = None
         if database is not None:
             with closing(database), suppress(sqlite3.Error):
-                self._write_notes(database)
+                _write(database, self._notes)
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file = -1
@@ -137,8 +140,8 @@ class Journal:
             # Else each lease would be a transaction, in a thread that is in the way of its answer.
             await anyio.sleep(_GATHER)
             self._noted = anyio.Event()
-            # Cancel: what is not written yet is written by `close`.
-            await self._in_thread(self._write_notes)
+            if self._notes:
+                await self._write_notes()
 
     # Pools.
 
@@ -163,15 +166,21 @@ class Journal:
 
     def note_lease(self, namespace: str, sandbox_id: str, lease_id: str) -> None:
         """Note that a sandbox is held; never waits."""
-        row = (namespace, sandbox_id, lease_id, self.boot)
-        self._note("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", row)
+        lease = (namespace, sandbox_id, lease_id)
+        row = (*lease, self.boot)
+        self._notes[lease] = "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", row
+        self._noted.set()
 
     def note_end(self, namespace: str, sandbox_id: str, lease_id: str) -> None:
         """Note that a lease has ended; never waits."""
-        self._note(
+        lease = (namespace, sandbox_id, lease_id)
+        if self._notes.pop(lease, None) is not None:
+            return  # it was over before anything was written
+        self._notes[lease] = (
             "DELETE FROM leases WHERE namespace = ? AND sandbox_id = ? AND lease_id = ?",
-            (namespace, sandbox_id, lease_id),
+            lease,
         )
+        self._noted.set()
 
     def lost(self) -> list[tuple[str, str]]:
         """Return namespace and id of the sandboxes that were held when an earlier server ended."""
@@ -195,15 +204,14 @@ class Journal:
 
     # How it is written.
 
-    def _note(self, statement: str, row: tuple[str | int, ...]) -> None:
-        self._notes.append((statement, row))
-        self._noted.set()
-
-    def _write_notes(self, database: sqlite3.Connection) -> None:
-        notes, self._notes = self._notes, []
-        with database:
-            for statement, row in notes:
-                database.execute(statement, row)
+    async def _write_notes(self) -> None:
+        notes, self._notes = self._notes, {}
+        try:
+            await self._in_thread(lambda database: _write(database, notes))
+        except BaseException:
+            # Cancel: what is not written yet is written by `close`; and nothing is half written.
+            self._notes = {**notes, **self._notes}
+            raise
 
     async def _execute(self, statement: str, row: tuple[str, ...]) -> None:
         def write(database: sqlite3.Connection) -> None:
@@ -224,6 +232,12 @@ class Journal:
         if self._database is None:
             raise BackendUnavailable("the journal is closed; the server is stopping")
         return self._database
+
+
+def _write(database: sqlite3.Connection, notes: _Notes) -> None:
+    with database:
+        for statement, row in notes.values():
+            database.execute(statement, row)
 
 
 def connect(directory: Path) -> sqlite3.Connection:

@@ -65,6 +65,39 @@ async def test_what_was_held_when_a_server_died_is_known_to_the_next(tmp_path: P
         assert journal.lost() == [("team", "box-1")]
 
 
+async def test_a_lease_that_is_over_before_it_was_written_is_not_written_at_all(
+    tmp_path: Path,
+) -> None:
+    with closing(opened(tmp_path)) as journal, closing(journals.connect(tmp_path)) as other:
+
+        def version() -> int:
+            return int(other.execute("PRAGMA data_version").fetchone()[0])
+
+        begun = version()
+        journal.note_lease("team", "box", "short")
+        journal.note_end("team", "box", "short")
+        journal.close()
+        assert version() == begun
+        journal.open()
+        begun = version()
+        journal.note_lease("team", "box", "long")
+        journal.close()
+        assert version() != begun
+
+
+async def test_what_a_cancelled_journal_has_not_written_is_written_by_its_end(
+    tmp_path: Path,
+) -> None:
+    with closing(opened(tmp_path)) as journal:
+        async with anyio.create_task_group() as group:
+            group.start_soon(journal.run)
+            await anyio.wait_all_tasks_blocked()
+            journal.note_lease("team", "box", "lease")
+            group.cancel_scope.cancel()
+    with closing(opened(tmp_path)) as journal:
+        assert journal.lost() == [("team", "box")]
+
+
 async def test_the_end_of_an_earlier_lease_does_not_hide_a_later_one(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
         journal.note_lease("team", "box", "lease-1")
