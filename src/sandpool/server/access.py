@@ -69,25 +69,28 @@ def check_visitor(
     the site that had the idea.  A link that somebody follows is no page's doing.  `own_origin` is
     that of the server's address: programs that name a sandbox as their host send it.
     """
-    found = list(headers)
-    host = parse_host(value for name, value in found if name == b"host")
-    if is_open and not _is_own(host, settings):
-        raise ForbiddenOrigin(
-            f"this server has no key and so does not answer as {host}; name it under `hosts`"
-        )
-    has_origin = False
+    hosts: list[bytes] = []
+    origins: list[bytes] = []
     site = mode = b""
-    for name, value in found:
-        if name == b"origin":
-            has_origin = True
-            origin = value.decode("latin-1")
-            if origin != own_origin:
-                _check_origin(origin, host, settings)
+    for name, value in headers:
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"origin":
+            origins.append(value)
         elif name == b"sec-fetch-site":
             site = value
         elif name == b"sec-fetch-mode":
             mode = value
-    if not has_origin and site in (b"cross-site", b"same-site") and mode != b"navigate":
+    host = parse_host(hosts)
+    if is_open and not _is_own(host, settings):
+        raise ForbiddenOrigin(
+            f"this server has no key and so does not answer as {host}; name it under `hosts`"
+        )
+    for value in origins:
+        origin = value.decode("latin-1")
+        if origin != own_origin:
+            _check_origin(origin, host, settings)
+    if not origins and site in (b"cross-site", b"same-site") and mode != b"navigate":
         raise _foreign_page()
 
 
@@ -100,8 +103,9 @@ def origin_of(scope: Scope) -> str | None:
 
 
 def _is_own(host: str, settings: ServerSettings) -> bool:
-    names = {settings.host.strip("[]"), *settings.hosts}
-    if is_loopback(host) or host in names or host.endswith(".local"):
+    if is_loopback(host) or host == settings.host.strip("[]") or host in settings.hosts:
+        return True
+    if host.endswith(".local"):
         return True
     return settings.domain is not None and (
         host == settings.domain or host.endswith("." + settings.domain)
@@ -138,11 +142,10 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the key that a request carries; `Unauthorized` if it carries two."""
     found: list[str] = []
     for name, value in headers:
-        text = value.decode("latin-1").strip()
         if name == b"x-api-key":
-            found.append(text)
+            found.append(value.decode("latin-1").strip())
         elif name == b"authorization":
-            scheme, _, rest = text.partition(" ")
+            scheme, _, rest = value.decode("latin-1").strip().partition(" ")
             if scheme.lower() == "bearer":
                 found.append(rest.strip())
     if len(set(found)) > 1:

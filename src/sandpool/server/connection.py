@@ -135,7 +135,7 @@ class Connection(HttpToolsProtocol):
         """Begin to work on a request, or do so after the one before it; `BadRequest`."""
         parser, scope = self.parser, self.scope
         version = parser.get_http_version()
-        _check_head(self.headers, version)
+        body_length = _check_head(self.headers, version)
         self._is_head = False
         raw_path, _, query = self.url.partition(b"?")
         scope["http_version"] = version
@@ -147,7 +147,7 @@ class Connection(HttpToolsProtocol):
         self._is_switching = parser.should_upgrade() and not opens_tunnel
         if self._is_switching:
             return  # the parser stops here, and `_switch` goes on
-        self._body_left = _length(self.headers)
+        self._body_left = body_length
         self.cycle = RequestResponseCycle(
             scope=scope,
             transport=self.transport,
@@ -311,21 +311,27 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def _check_head(headers: list[tuple[bytes, bytes]], version: str) -> None:
-    """Raise `BadRequest` for what the parser lets through, and what follows it would doubt."""
-    hosts = sum(name == b"host" for name, _ in headers)
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
+def _check_head(headers: list[tuple[bytes, bytes]], version: str) -> int:
+    """Raise `BadRequest` for what the parser lets through, and what follows it would doubt.
+
+    Returns the length that the body has said it has; the parser has seen that it is one.
+    """
+    hosts = length = 0
+    codings: list[bytes] = []
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise BadRequest("a request names one host")
     if version not in _VERSIONS:
         raise BadRequest("the server speaks HTTP/1.1")
     if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
         raise BadRequest("a body comes in chunks, or whole")
-
-
-def _length(headers: list[tuple[bytes, bytes]]) -> int:
-    """Return the length that a body has said it has; the parser has seen that it is one."""
-    return next((int(value) for name, value in headers if name == b"content-length"), 0)
+    return length
 
 
 def _unswitched(method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:

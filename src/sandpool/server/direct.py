@@ -24,13 +24,25 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive
 
 _JSON = "application/json"
+_IS_JSON = (b"content-type", _JSON.encode())
+_CONTENT_TYPE = b"content-type"
 _NO_CONTENT = 204
 
 
 class Unusual(Exception):
     """What is the framework's to serve: a route that uses more of it, or a request to refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer that needs nothing of what the framework's can."""
+
+    status: int
+    body: bytes
+    raw_headers: list[tuple[bytes, bytes]]
 
 
 class Direct:
@@ -58,9 +70,10 @@ class Direct:
             raise Unusual
         self._needs_headers = any(step.response for step in self._steps)
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request, body: bytes) -> Response | Whole:
         """Answer a request; `Unusual`, before anything is called, and whatever the route raises."""
-        body = await _read(request) if self.has_body else b""
+        if body and _header(request, _CONTENT_TYPE) != _JSON:
+            raise Unusual  # it does not say that it is JSON
         given = [step.read(request, body) for step in self._steps]
         headers = _headers() if self._needs_headers else None
         results: list[Any] = []
@@ -80,14 +93,15 @@ class Direct:
             answer.raw_headers.extend(headers.raw_headers)
         return answer
 
-    def _write(self, result: Any) -> Response:
+    def _write(self, result: Any) -> Response | Whole:
         if self._status == _NO_CONTENT:
-            return Response(None, self._status, media_type=_JSON)
+            return Whole(self._status, b"", [_IS_JSON])
         if self._adapter is None:
             return self._answer(jsonable_encoder(result), self._status)
         checked = self._adapter.validate_python(result, from_attributes=True)
         content = self._adapter.dump_json(checked, by_alias=True)
-        return Response(content, self._status, media_type=_JSON)
+        length = (b"content-length", b"%d" % len(content))
+        return Whole(self._status, content, [length, _IS_JSON])
 
     def _add_step(self, dependant: Dependant) -> int:
         """Add a function after those that it depends on, once each, and return its place."""
@@ -223,19 +237,30 @@ def _find(request: Request, wanted: _Input) -> str | None:
         case "query":
             return request.query_params.get(wanted.alias) if request.scope["query_string"] else None
         case _:
-            return request.headers.get(wanted.alias)
+            return _header(request, wanted.alias.lower().encode("latin-1"))
 
 
-async def _read(request: Request) -> bytes:
-    """Return a request's body; `Unusual` for one that does not say that it is JSON."""
-    try:
-        body = await request.body()
-    except Exception as error:
-        # As the framework has it; what is sent is the answer of the layer that bounds bodies.
-        raise HTTPException(400, "There was an error parsing the body") from error
-    if body and request.headers.get("content-type") != _JSON:
-        raise Unusual
-    return body
+def _header(request: Request, wanted: bytes) -> str | None:
+    for name, value in request.scope["headers"]:
+        if name == wanted:
+            return bytes(value).decode("latin-1")
+    return None
+
+
+async def read(receive: Receive) -> bytes:
+    """Return a request's body; `HTTPException`."""
+    body = bytearray()
+    while True:
+        try:
+            message = await receive()
+        except Exception as error:
+            # As the framework has it; what is sent is the answer of the layer that bounds bodies.
+            raise HTTPException(400, "There was an error parsing the body") from error
+        if message["type"] != "http.request":
+            raise HTTPException(400, "There was an error parsing the body")
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def _parsed(body: bytes) -> Any:

@@ -10,6 +10,7 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import anyio
 
@@ -27,8 +28,8 @@ class Entry:
     """One event and its place."""
 
     number: int
-    at: str
-    """The moment, in UTC, as ISO 8601."""
+    at: datetime
+    """The moment, in UTC."""
     event: PoolEvent
 
 
@@ -53,7 +54,8 @@ class Feed:
         self._last = 0
         # Numbers begin anew with every server, so they only count with its mark.
         self._mark = secrets.token_hex(4)
-        self._news = anyio.Event()
+        self._news: anyio.Event | None = None
+        """What readers wait for; None: nobody has since the last event."""
         self._most_readers = most_readers
         self._readers = 0
 
@@ -64,9 +66,10 @@ class Feed:
     def publish(self, event: PoolEvent) -> None:
         """Take in an event; never waits."""
         self._last += 1
-        self._entries.append(Entry(self._last, self._clock.utc().isoformat(), event))
-        news, self._news = self._news, anyio.Event()
-        news.set()
+        self._entries.append(Entry(self._last, self._clock.utc(), event))
+        news, self._news = self._news, None
+        if news is not None:
+            news.set()
 
     def join(self) -> None:
         """Count a reader, who has to `leave`; `NoCapacity`."""
@@ -108,6 +111,8 @@ class Feed:
     async def wait(self, place: int) -> None:
         """Return once there is something after `place`."""
         while self._last <= place:
+            if self._news is None:
+                self._news = anyio.Event()
             # Cancel: nothing has been taken yet.
             await self._news.wait()
 
@@ -121,7 +126,7 @@ class Feed:
         for entry in batch.entries:
             event = entry.event
             data = {
-                "at": entry.at,
+                "at": entry.at.isoformat(),
                 "pool": event.pool,
                 "sandbox_id": event.sandbox_id,
                 "lease_id": event.lease_id,

@@ -43,19 +43,26 @@ def check_head(scope: Scope) -> None:
         raise HeadTooLarge(f"the request's target is longer than {_LONGEST_TARGET} bytes")
     if len(headers) > _MOST_HEADERS:
         raise HeadTooLarge(f"the request has more than {_MOST_HEADERS} headers")
-    if sum(len(name) + len(value) for name, value in headers) > _LONGEST_HEAD:
+    size = 0
+    has_length = has_coding = False
+    for name, value in headers:
+        size += len(name) + len(value)
+        if name == b"content-length":
+            has_length = True
+        elif name == b"transfer-encoding":
+            has_coding = True
+    if size > _LONGEST_HEAD:
         raise HeadTooLarge(f"the request's headers are longer than {_LONGEST_HEAD} bytes")
-    names = [name for name, _ in headers]
-    if b"content-length" in names and b"transfer-encoding" in names:
+    if has_length and has_coding:
         raise BadRequest("a body has one length: Content-Length or Transfer-Encoding, not both")
 
 
 def has_body(scope: Scope) -> bool:
     """Whether the request's head announces a body; without, HTTP/1.1 has none."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+            return True
+    return False
 
 
 def _closing(send: Send) -> Send:

@@ -34,6 +34,16 @@ class Gathering:
         """Return whatever else a transport has."""
         return getattr(self._transport, name)
 
+    # Asked several times for each request; `__getattr__` takes longer.
+
+    def is_closing(self) -> bool:
+        """Return whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return whom it tells of what comes."""
+        return self._transport.get_protocol()
+
     def write(self, data: bytes) -> None:
         """Write soon."""
         if not data:

@@ -30,6 +30,8 @@ _FOR = 24 * 3600.0
 _LARGEST = 1024 * 1024
 """Bytes of an answer that is remembered; creating calls give small ones."""
 _LONGEST_KEY = 255
+_KEY = headers.IDEMPOTENCY_KEY.lower().encode()
+_ABANDON = headers.ABANDON.lower().encode()
 
 _Key = tuple[str, str]
 """The namespace, and the key that its caller chose."""
@@ -75,7 +77,7 @@ class Idempotency:
         key = (identity.namespace or "", chosen)
         body = await _read(receive)
         request = _hash(scope, body)
-        is_given_up = _header(scope, headers.ABANDON) is not None
+        is_given_up = _header(scope, _ABANDON) is not None
         while (call := self._known(key)) is not None:
             if call.request != request:
                 raise IdempotencyConflict("this Idempotency-Key was used for another request")
@@ -150,12 +152,12 @@ class _Recorder:
 def _chosen_key(scope: Scope) -> str | None:
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
-    return _header(scope, headers.IDEMPOTENCY_KEY)
+    return _header(scope, _KEY)
 
 
-def _header(scope: Scope, wanted: str) -> str | None:
+def _header(scope: Scope, wanted: bytes) -> str | None:
     for name, value in scope["headers"]:
-        if name == wanted.lower().encode():
+        if name == wanted:
             return bytes(value).decode("latin-1").strip()
     return None
 

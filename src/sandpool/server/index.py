@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandpool.server.bodies import replaying
-from sandpool.server.direct import Direct, Unusual
+from sandpool.server.direct import Direct, Unusual, Whole, read
 
 _FAILURE = "sandpool.failure"
 
@@ -22,6 +22,8 @@ class _Place:
     """The routes of one template."""
 
     names: list[str]
+    groups: list[int] = field(default_factory=list[int])
+    """The groups of the pattern that are the values of these."""
     routes: dict[str, Direct] = field(default_factory=dict[str, Direct])
     """By method; a method that is absent is the framework's to answer."""
 
@@ -44,6 +46,7 @@ class Index:
         number = 1
         for place in found.values():
             self._places[number] = place
+            place.groups += range(number + 1, number + 1 + len(place.names))
             number += 1 + len(place.names)
         self._pattern = re.compile("|".join(f"({_as_pattern(path)})" for path in found))
         app.router.middleware_stack = _Failing(app.router.middleware_stack)
@@ -56,18 +59,31 @@ class Index:
             return
         scope["app"] = self._app
         scope["route"] = direct.route
-        request = Request(scope, receive, send)
-        sending = _Sending(send)
+        body = b""
         try:
-            response = await direct.answer(request)
-            if type(response) is Response:
-                await response(scope, receive, send)
-            else:
-                await response(scope, receive, sending.send)
+            if direct.has_body:
+                body = await read(receive)
+            answer = await direct.answer(Request(scope, receive, send), body)
         except Unusual:
             if direct.has_body:
-                receive = replaying(await request.body(), receive)
+                receive = replaying(body, receive)
             await self._app(scope, receive, send)
+        except Exception as failure:  # noqa: BLE001 (the application has an answer for each)
+            scope[_FAILURE] = failure
+            await self._app(scope, receive, send)
+        else:
+            if isinstance(answer, Whole):
+                start = {"status": answer.status, "headers": answer.raw_headers}
+                await send({"type": "http.response.start", **start})
+                await send({"type": "http.response.body", "body": answer.body})
+            else:
+                await self._send(answer, scope, receive, send)
+
+    async def _send(self, answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an answer that may fail, of which the application makes another one."""
+        sending = _Sending(send)
+        try:
+            await answer(scope, receive, sending.send)
         except Exception as failure:
             if sending.has_begun:
                 raise
@@ -81,7 +97,7 @@ class Index:
         place = self._places[found.lastindex]
         direct = place.routes.get(scope["method"])
         if direct is not None:
-            values = found.groups()[found.lastindex : found.lastindex + len(place.names)]
+            values = map(found.__getitem__, place.groups)
             scope["path_params"] = dict(zip(place.names, values, strict=True))
         return direct
 

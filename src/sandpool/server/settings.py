@@ -135,6 +135,7 @@ class ServerSettings(Value):
 
 
 @lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens on `host`."""
     if host == "localhost":
