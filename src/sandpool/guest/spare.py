@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from .guest import Guest
 
-_PAUSE = 0.01
-"""Seconds after the first answer until the next spare is forked: a sandbox of one run never pays.
+_FIRST_PAUSE, _LATER_PAUSE = 0.01, 0.0005
+"""Seconds from an answer until the next spare is forked.
 
-One of two runs may have more, so from the second answer on there is no pause.
+A sandbox of one run never pays for a second one, and a fork after later runs waits until the host,
+which may be waiting for our processor, has got its answer.
 """
 
 _LONGEST_ORDER = 64 * 1024
@@ -76,6 +77,7 @@ class Spare:
         "_fd",
         "_guest",
         "_is_coming",
+        "_is_held",
         "_is_parked",
         "_is_resting",
         "_pause",
@@ -98,7 +100,9 @@ class Spare:
         self._is_parked = False
         self._takes_orders = False
         """Whether it follows the next order; it may be on its way to that, as long as it lives."""
-        self._pause = _PAUSE
+        self._pause = _FIRST_PAUSE
+        self._is_held = False
+        """Whether somebody has asked for a run, and so may ask for another."""
         self._is_coming = False
         self._is_resting = False
         self._waiting: list[Callable[[], None]] = []
@@ -122,7 +126,6 @@ class Spare:
         if not self._is_coming and self._pid == 0 and self._guest.interpreter is not None:
             self._is_coming = True
             self._guest.loop.after(self._pause, self._make)
-            self._pause = 0.0
 
     def rest(self) -> None:
         """Make none until somebody waits for one; one that there is stays."""
@@ -153,6 +156,10 @@ class Spare:
 
     def take(self, order: script.Order) -> Taken | None:
         """Send `order` to the spare; None if there is none to be had."""
+        if self._is_held:
+            # A host that leaves no time to make a spare ready gets the next one as soon as can be.
+            self._pause = _LATER_PAUSE if self._is_parked else 0.0
+        self._is_held = True
         if not self._takes_orders or self._plumbing is None:
             return None
         if self._waiting and not self._is_parked:

@@ -36,7 +36,9 @@ enum { NOW_OR_NEVER = 0x4040 }; /* MSG_DONTWAIT and MSG_NOSIGNAL */
 
 static const long second = 1000 * 1000 * 1000;
 static const long patience = 2 * 1000 * 1000; /* of late frames */
-static const long pause = 10 * 1000 * 1000;   /* a sandbox of one run never pays for a second spare */
+/* Until the next spare is forked: a sandbox of one run never pays for a second one, and a fork after
+ * later runs waits until the host, which may be waiting for our processor, has got its answer. */
+static const long first_pause = 10 * 1000 * 1000, later_pause = 500 * 1000;
 static const long forever = 10L * 365 * 24 * 3600;
 static const long none = -1;
 
@@ -580,6 +582,8 @@ static enum outcome begin_run(struct plain *plain, long number, const struct req
     if (ordered_size < 0 || make_late(plain, &at) != DONE)
         return NOT_PLAIN;
     int is_hurried = plain->pid == none;
+    /* A host that leaves no time to make a spare ready gets the next one as soon as can be. */
+    plain->pause = plain->ended == 0 ? first_pause : plain->is_parked ? later_pause : 0;
     if (is_hurried) {
         enum outcome forked = fork_spare(plain, 1);
         if (forked != DONE)
@@ -683,8 +687,7 @@ static enum outcome end_run(struct plain *plain)
     remove_code(plain);
     close_ours(plain);
     plain->request = plain->pid = none;
-    plain->fork_at = now(plain) + (plain->is_held ? 0 : pause);
-    plain->is_held = 1;
+    plain->fork_at = now(plain) + plain->pause;
     return sent;
 }
 

@@ -27,7 +27,7 @@ struct plain {
     long epoch;
     long request; /* the run's */
     long started; /* nanoseconds of the monotonic clock, as all times are */
-    long ended;
+    long ended; /* 0 before the first run has */
     long timeout;
     long credit;
     long left[2];         /* bytes of each output that may still be passed on */
@@ -35,7 +35,7 @@ struct plain {
     long has_ended[2];    /* whether nothing more can come */
     long status;          /* what the run ended with */
     long fork_at;         /* when the next spare is due */
-    long is_held;         /* whether a run has ended, so that another may follow any moment */
+    long pause;           /* from the answer until then */
     long late_since;
     struct text env;       /* given by `hello`, as JSON */
     struct text bound_env; /* given by `bind` */

@@ -40,7 +40,7 @@ class Layout(ctypes.Structure):
         *((name, ctypes.c_long) for name in ("epoch", "request")),
         *((name, ctypes.c_long) for name in ("started", "ended", "timeout", "credit")),
         *((name, _OUTPUTS) for name in ("left", "is_truncated", "has_ended")),
-        *((name, ctypes.c_long) for name in ("status", "fork_at", "is_held", "late_since")),
+        *((name, ctypes.c_long) for name in ("status", "fork_at", "pause", "late_since")),
         *((name, Text) for name in ("env", "bound_env", "late", "unsent", "rest")),
     ]
 
