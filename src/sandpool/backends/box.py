@@ -213,20 +213,25 @@ class GuestBox:
     ) -> ExecResult:
         output = Output(Bound(options.max_output))
         exchange = self._connection.open(op, fields, output.add)
-        report: dict[str, Any] | None = None
-        patience = None if options.timeout is None else options.timeout + _TIMEOUT_GRACE
         try:
-            with anyio.move_on_after(patience):
+            if options.timeout is None:
                 report = await self._feed(exchange, code, options)
-            if report is None:
-                self._connection.fail("the guest did not end a run at its timeout")
-                report = await exchange.result()
+            else:
+                report = await self._feed_until(options.timeout, exchange, code, options)
         except anyio.get_cancelled_exc_class():
             await exchange.cancel(CANCEL_GRACE)
             raise
         exit_report = parse(self._connection, ExitReport, report)
         killed = exit_report.signal == signals.SIGKILL and not exit_report.timed_out
         return output.result(exit_report, oom_killed=killed and self._keeper.was_oom_killed())
+
+    async def _feed_until(
+        self, timeout: float, exchange: Exchange, code: bytes, options: RunOptions
+    ) -> dict[str, Any]:
+        with anyio.move_on_after(timeout + _TIMEOUT_GRACE):
+            return await self._feed(exchange, code, options)
+        self._connection.fail("the guest did not end a run at its timeout")
+        return await exchange.result()
 
     async def _feed(self, exchange: Exchange, code: bytes, options: RunOptions) -> dict[str, Any]:
         if code:

@@ -415,7 +415,8 @@ class GuestConnection:
         self._lost = died
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
+            if self._unsent:
+                self._loop.remove_writer(self._fd)
         self._sock.close()
         self._unsent.clear()
         self._unsent_size = 0

@@ -13,12 +13,22 @@ from sandpool.clock import Clock, MonotonicClock
 T = TypeVar("T")
 
 
-async def within(clock: Clock, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
-    """Return what `work` returns; `TimeoutError` and a cancelled `work` after `seconds`."""
+async def within(
+    clock: Clock,
+    seconds: float,
+    work: Callable[[], Awaitable[T]],
+    scope: anyio.CancelScope | None = None,
+) -> T:
+    """Return what `work` returns; `TimeoutError` and a cancelled `work` after `seconds`.
+
+    It is done in `scope`, by default a new one: one that is shielded, say, or that others cancel.
+    """
+    scope = anyio.CancelScope() if scope is None else scope
     if not isinstance(clock, MonotonicClock):
-        return await _within_by_sleep(clock, seconds, work)
+        return await _within_by_sleep(clock, seconds, work, scope)
     # The event loop keeps this very time, and its timers cost a tenth of a task.
-    with anyio.CancelScope(deadline=_whole(clock.now() + seconds)):
+    scope.deadline = _whole(clock.now() + seconds)
+    with scope:
         return await work()
     raise TimeoutError(f"it took more than {seconds} s")
 
@@ -32,7 +42,9 @@ def _whole(moment: float) -> float:
     return math.ceil(moment * 1000) / 1000 if moment < math.inf else moment
 
 
-async def _within_by_sleep(clock: Clock, seconds: float, work: Callable[[], Awaitable[T]]) -> T:
+async def _within_by_sleep(
+    clock: Clock, seconds: float, work: Callable[[], Awaitable[T]], scope: anyio.CancelScope
+) -> T:
     done: list[T] = []
     failed: list[Exception] = []
     is_late = False
@@ -43,14 +55,16 @@ async def _within_by_sleep(clock: Clock, seconds: float, work: Callable[[], Awai
         is_late = True
         scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        with anyio.CancelScope() as scope:
-            group.start_soon(ring)
-            try:
-                done.append(await work())
-            except Exception as error:  # noqa: BLE001 (carried out of the group, which would wrap it)
-                failed.append(error)
-        group.cancel_scope.cancel()
+    # Whoever cannot cancel the work cannot keep the bell from ringing either.
+    with anyio.CancelScope(shield=scope.shield):
+        async with anyio.create_task_group() as group:
+            with scope:
+                group.start_soon(ring)
+                try:
+                    done.append(await work())
+                except Exception as error:  # noqa: BLE001 (the group would wrap it)
+                    failed.append(error)
+            group.cancel_scope.cancel()
     if failed:
         raise failed[0]
     if not done:

@@ -619,15 +619,15 @@ class Pool(Generic[T]):
         if self._group is None or self._state != "open":
             return
         while True:
-            found = self._fit_for_first()
-            counts = self._slots.counts
+            idle, waiting, counts = len(self._idle), len(self._waiters), self._slots.counts
+            found = self._fit_for_first() if waiting else idle
             wanted = plan(
                 ready=found,
-                unfit=len(self._idle) - found,
+                unfit=idle - found,
                 # An idle one that is being looked at will be back: none is made in its stead.
                 coming=counts[State.CREATING] + counts[State.RESETTING] + self._looked_at,
                 busy=counts[State.LEASED] + counts[State.CHECKING] - self._looked_at,
-                waiting=len(self._waiters),
+                waiting=waiting,
                 warm=self._policy.warm,
                 max_size=self._policy.max,
                 expiring=self._idle.count_expiring(self._clock.now()),
@@ -646,11 +646,11 @@ class Pool(Generic[T]):
             self._wake_warm_waiters()
 
     def _fit_for_first(self) -> int:
-        """Return how many idle items the first waiter could be given; all if nobody waits.
+        """Return how many idle items the first waiter could be given.
 
         Of those that a waiter could be given one is enough to know: they are served one by one.
         """
-        if not self._waiters or self._policy.lifetime is None:
+        if self._policy.lifetime is None:
             return len(self._idle)
         return int(self._idle.has_fit(self._waiters.first.need, self._clock.now()))
 
@@ -685,8 +685,7 @@ class Pool(Generic[T]):
 
         failure: BaseException | None = None
         try:
-            with self._creations[slot]:
-                await within(self._clock, self._policy.create_timeout, create)
+            await within(self._clock, self._policy.create_timeout, create, self._creations[slot])
         except asyncio.CancelledError:
             # Cancel: with or without an item, the slot is settled here.  Nothing is begun in its
             # stead: it is the whole pool that ends.
@@ -802,20 +801,22 @@ class Pool(Generic[T]):
             self._group.start_soon(self._destroy, member, why)
 
     async def _destroy(self, member: Member[T], why: str) -> None:
-        with anyio.CancelScope(shield=True):
-            try:
-                await within(
-                    self._clock,
-                    self._policy.destroy_timeout,
-                    lambda: member.factory.destroy(member.item),
-                )
-            except Exception:  # noqa: BLE001 (whatever a factory raises is told here)
-                _log.exception("pool %s: an item could not be destroyed", self.name)
+        try:
+            await within(
+                self._clock,
+                self._policy.destroy_timeout,
+                lambda: member.factory.destroy(member.item),
+                anyio.CancelScope(shield=True),
+            )
+        except Exception:  # noqa: BLE001 (whatever a factory raises is told here)
+            _log.exception("pool %s: an item could not be destroyed", self.name)
         # Not in a `finally`: where the event loop died, the item is still to be destroyed.
+        were_too_many = len(self._dying) >= self._policy.max
         self._dying.pop(member.slot, None)
         self._tally.destroyed += 1
         self._tell(Destroyed(member.slot, why))
-        self._act()
+        if were_too_many:  # Invariant P6 may have kept others from being made; nothing else did
+            self._act()
 
     async def _destroy_all(self) -> None:
         self._idle = Stock(self._policy)
