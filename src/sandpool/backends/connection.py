@@ -184,6 +184,8 @@ class Exchange:
             self._error = _to_exception(frames.decode_json(payload))
         else:
             self._deliver_stream(kind, payload)
+            if self._sink is not None:
+                return  # it has been taken: nobody waits for it
         self._wake()
 
     def _deliver_stream(self, kind: int, payload: bytes) -> None:

@@ -21,6 +21,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,11 @@ class _Keeper:
     """What the backend holds for one box; see `box.Keeper`."""
 
     def __init__(
-        self, backend: NativeBackend, box_id: str, limits: Limits, facts: dict[str, Any]
+        self,
+        backend: NativeBackend,
+        box_id: str,
+        limits: Limits,
+        facts: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._backend = backend
         self.box_id = box_id
@@ -83,7 +88,7 @@ class _Keeper:
 
     @property
     def info(self) -> Mapping[str, Any]:
-        return self._facts
+        return self._facts()
 
     def requested(self, op: str, fields: Mapping[str, object]) -> None:
         if op == "bind":
@@ -312,7 +317,9 @@ class NativeBackend:
         key = _key(spec)
         template = self._next_template(key)
         image = self._images[key]
-        keeper = _Keeper(self, box_id, spec.limits, self._facts(spec, image, template))
+        # Few are ever asked for what people are told.
+        facts = partial(self._facts, spec, image, template)
+        keeper = _Keeper(self, box_id, spec.limits, facts)
         box = GuestBox(box_id, spec)
         ours, theirs = socket.socketpair()
         keeper.habit = self._habits.setdefault(key, Habit())
