@@ -1,9 +1,10 @@
-"""`within`: a bound on how long something may take, on the pool's own clock."""
+"""`within`: a bound on how long something may take, on a pool's clock; `Nap`: a sleep on it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import anyio
@@ -70,3 +71,38 @@ async def _within_by_sleep(
     if not done:
         raise TimeoutError(f"it took more than {seconds} s" if is_late else "it was cancelled")
     return done[0]
+
+
+class Nap:
+    """A sleep of one task, which others may shorten."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Begin awake."""
+        self._clock = clock
+        self._ends_at = 0.0
+        """When it ends by itself."""
+        self._scope: anyio.CancelScope | None = None
+        self._bell = anyio.Event()
+
+    async def until(self, when: float) -> None:
+        """Sleep until then, on the pool's clock."""
+        self._ends_at = when
+        self._scope, self._bell = anyio.CancelScope(), anyio.Event()
+        seconds = max(0.0, when - self._clock.now())
+        with suppress(TimeoutError):
+            await within(self._clock, seconds, self._bell.wait, self._scope)
+
+    def end_by(self, when: float) -> None:
+        """Sleep no longer than until then."""
+        if when >= self._ends_at:
+            return
+        if self._scope is not None and isinstance(self._clock, MonotonicClock):
+            # To move the timer costs less than to wake who would only set another one.
+            self._ends_at = when
+            self._scope.deadline = _whole(when)
+        else:
+            self._bell.set()
+
+    def end(self) -> None:
+        """Wake up."""
+        self._bell.set()

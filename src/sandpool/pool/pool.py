@@ -44,7 +44,7 @@ from sandpool.errors import (
 from sandpool.ids import new_lease_id
 from sandpool.pool.agenda import Agenda
 from sandpool.pool.backoff import Backoff
-from sandpool.pool.bound import within
+from sandpool.pool.bound import Nap, within
 from sandpool.pool.events import (
     Created,
     CreateFailed,
@@ -122,9 +122,8 @@ class Pool(Generic[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = anyio.Event()
         self._stopped = anyio.Event()
-        self._alarm = anyio.Event()
-        self._wake_at = 0.0
-        """When the keeper looks at the deadlines next, unless the alarm is set."""
+        self._nap = Nap(self._clock)
+        """That of the keeper, until something is due."""
         self._owner: TaskGroup | None = None
         self._lease_ended = anyio.Event()
         """Set whenever a lease ends; who waits for one to end makes another in its place."""
@@ -255,7 +254,7 @@ class Pool(Generic[T]):
         self._waiters = Waiters(self._take_back)
         self._warm_waiters.clear()
         self._lease_ended = anyio.Event()
-        self._alarm = anyio.Event()
+        self._nap = Nap(self._clock)
         self._looked_at = 0
         for slot in self._creations:
             self._slots.move(slot, State.DEAD)
@@ -552,7 +551,7 @@ class Pool(Generic[T]):
         for waiter in self._waiters:
             if policy.lifetime is not None and waiter.need >= policy.lifetime:
                 self._waiters.fail(waiter, self._never(waiter.need))
-        self._alarm.set()
+        self._nap.end()
         self._act()
 
     def resize(self, *, warm: int | None = None, max: int | None = None) -> None:
@@ -842,21 +841,14 @@ class Pool(Generic[T]):
 
     def _mind(self, when: float | None) -> None:
         """See to it that nothing that is due then is slept through."""
-        if when is not None and when < self._wake_at:
-            self._alarm.set()
+        if when is not None:
+            self._nap.end_by(when)
 
     async def _keep(self) -> None:
         """Do what is due, sleep until something is, and so on."""
         while True:
-            self._alarm = anyio.Event()
             self._do_what_is_due(self._clock.now())
-            self._wake_at = self._next_due()
-            try:
-                await within(
-                    self._clock, max(0.0, self._wake_at - self._clock.now()), self._alarm.wait
-                )
-            except TimeoutError:
-                continue
+            await self._nap.until(self._next_due())
 
     def _do_what_is_due(self, now: float) -> None:
         while (epoch := self._lease_ends.pop_due(now)) is not None:
@@ -899,7 +891,7 @@ class Pool(Generic[T]):
             self._looked_at -= 1
             self._take_back(member)
             # Others may be due that have waited for this one.
-            self._alarm.set()
+            self._nap.end()
             self._act()
 
     def _next_due(self) -> float:
