@@ -9,7 +9,6 @@ Invariants:
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from . import frames
@@ -123,11 +122,11 @@ class Request:
 
     def event(self, value: dict[str, Any]) -> None:
         """Send an EVENT."""
-        self._connection.send(self.number, frames.EVENT, _encode(value))
+        self._connection.send(self.number, frames.EVENT, frames.as_json(value))
 
     def event_soon(self, value: dict[str, Any]) -> None:
         """Send an EVENT that nobody waits for, along with what comes next."""
-        self._connection.send_soon(self.number, frames.EVENT, _encode(value))
+        self._connection.send_soon(self.number, frames.EVENT, frames.as_json(value))
 
     def respond(self, value: dict[str, Any]) -> None:
         """Close the request with its RESPONSE."""
@@ -152,15 +151,11 @@ class Request:
         send: Callable[[int, int, bytes], None] | None = None,
     ) -> None:
         assert self.is_open  # Invariant Q3
-        payload = _encode(value)
+        payload = frames.as_json(value)
         if len(payload) > frames.MAX_CONTROL:
             kind = frames.ERROR
-            payload = _encode({"code": "internal", "message": "the answer is too large"})
+            payload = frames.as_json({"code": "internal", "message": "the answer is too large"})
         self.is_open = False
         self.activity = None
         self._forget(self.number)
         (send or self._connection.send)(self.number, kind, payload)
-
-
-def _encode(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode("ascii")

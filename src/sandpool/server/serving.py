@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -139,7 +140,15 @@ async def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> No
     stopping = anyio.Event()
     with _application(settings, None, None, stopping) as app, listen(settings) as listener:
         url = url_of(listener)
-        server = _Server(_config(app, settings), lambda: on_ready(url), stopping)
+
+        def announce() -> None:
+            # What there is by now stays to the end, and a collection that looks at all of it, for
+            # tens of milliseconds, would find nothing.
+            gc.collect()
+            gc.freeze()
+            on_ready(url)
+
+        server = _Server(_config(app, settings), announce, stopping)
         await server.serve([listener])
 
 
