@@ -12,7 +12,7 @@ from sandpool.models import PoolInfo, PoolSpec, SandboxInfo, SandboxReference, T
 from sandpool.proxy.address import Address
 from sandpool.server.context import CurrentTenant, PoolName
 from sandpool.server.departure import undo_if_unheard
-from sandpool.server.routes.ports import give_address, write_address
+from sandpool.server.routes.ports import open_gate, write_address
 from sandpool.server.tenants import Tenant
 from sandpool.wire import problems
 from sandpool.wire.requests import (
@@ -111,10 +111,13 @@ async def take(pool: str, tenant: Tenant, request: Request, wanted: ClaimRequest
     )
     undo_if_unheard(request, lambda: tenant.manager.delete_sandbox(sandbox.id))
     info = await _describe(tenant, sandbox.id)
-    ports = tenant.manager.pool_ports(pool)
+    url: str | None = None
+    if ports := tenant.manager.pool_ports(pool):
+        gate = open_gate(request, tenant, sandbox.id, None)
+        url = write_address(request, gate.address(ports[0]))
     return Claimed(
         id=sandbox.id,
-        url=give_address(request, tenant, sandbox.id, None, ports[0]).url if ports else None,
+        url=url,
         expires_at=sandbox.expires_at,
         sandbox=info,
         pool=pool,

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 
 from sandpool.proxy.address import Address
+from sandpool.proxy.gate import Gate
 from sandpool.server.addresses import AddressBook
 from sandpool.server.context import CurrentTenant, LeaseId, SandboxId
 from sandpool.server.settings import ServerSettings
@@ -35,30 +36,23 @@ async def read_address(
 
     Whether anything listens there is not looked at.
     """
-    return give_address(request, tenant, sandbox_id, lease_id, port, is_private=private)
+    gate = open_gate(request, tenant, sandbox_id, lease_id)
+    if private:
+        gate.private.add(port)
+    return PortAddress(
+        url=write_address(request, gate.address(port)), port=port, token=gate.token(port)
+    )
 
 
-def give_address(
-    request: Request,
-    tenant: Tenant,
-    sandbox_id: str,
-    lease_id: str | None,
-    port: int,
-    *,
-    is_private: bool = False,
-) -> PortAddress:
-    """Return the address of a port as this request's sender can call it.
+def open_gate(request: Request, tenant: Tenant, sandbox_id: str, lease_id: str | None) -> Gate:
+    """Return the way into a sandbox's ports, to which its addresses lead from now on.
 
     Raises what `Tenant.gate` does.
     """
     book: AddressBook = request.app.state.addresses
     gate = tenant.gate(sandbox_id, lease_id)
     book.enter(tenant, gate)
-    if is_private:
-        gate.private.add(port)
-    return PortAddress(
-        url=write_address(request, gate.address(port)), port=port, token=gate.token(port)
-    )
+    return gate
 
 
 def write_address(request: Request, address: Address) -> str:
