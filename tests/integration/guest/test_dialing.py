@@ -9,9 +9,12 @@ import anyio
 import pytest
 
 from sandpool.backends.base import Box, RunOptions
+from sandpool.backends.native import NativeBackend
 from sandpool.errors import DialFailed, InvalidSpec
+from sandpool.guest import frames
 from sandpool.service import ByteStream, Process
 from tests.integration.guest.conftest import MakeBox
+from tests.integration.native.conversation import opened, request
 
 pytestmark = [pytest.mark.anyio, pytest.mark.namespaces]
 
@@ -106,6 +109,47 @@ async def test_a_dial_is_told_of_its_connection_though_the_program_says_nothing(
         assert (await rest(stream)).decode() == hashlib.sha256(b"said along").hexdigest()
     with pytest.raises(DialFailed, match=str(PORT)):
         await box.dial(PORT, b"said to nobody")
+
+
+CROWDED = f"""
+import os, socket
+listener = socket.socket()
+listener.bind(("127.0.0.1", {PORT}))
+listener.listen(0)
+print("up", flush=True)
+while not os.path.exists("/sandbox/open"):
+    pass
+while True:
+    peer = listener.accept()[0]
+    peer.sendall(peer.recv(100))
+    peer.close()
+"""
+"""Has room for one connection, or two, before it accepts any."""
+
+
+@pytest.mark.slow
+async def test_a_connection_that_takes_its_time_is_waited_for(box: Box) -> None:
+    answers: list[bytes] = []
+
+    async def call(number: int) -> None:
+        stream = await box.dial(PORT, b"%d" % number)
+        answers.append(await rest(stream))
+
+    async with await box.start_code(CROWDED, RunOptions()) as process:
+        async for _, data in process:
+            assert data == b"up\n"
+            break
+        with anyio.move_on_after(0.2) as scope:
+            async with anyio.create_task_group() as group:
+                for number in range(4):
+                    group.start_soon(call, number)
+        assert scope.cancelled_caught  # the ones that wait are cancelled, too
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(call, number)
+            await anyio.wait_all_tasks_blocked()
+            await box.write_file("/sandbox/open", b"")
+    assert sorted(answers) == [b"0", b"1", b"2", b"3"]
 
 
 async def test_a_port_that_nobody_listens_on_is_refused(box: Box) -> None:
@@ -243,14 +287,21 @@ async def test_a_cancelled_dial_leaves_the_sandbox_usable(box: Box) -> None:
     await box.ping()
 
 
-async def test_a_dial_that_is_cancelled_as_it_comes_closes_its_connection(box: Box) -> None:
+async def test_a_dial_that_is_cancelled_as_it_comes_closes_its_connection(
+    backend: NativeBackend,
+) -> None:
     tell = "def serve(peer):\n    print(repr(peer.recv(1)), flush=True)\n"
-    async with await serve(box, tell) as server:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await box.dial(PORT)
+    async with opened(backend, name="cancelled-dial") as host:
+        await host.ask(1, "hello", version=frames.VERSION)
+        await host.say(request(2, "run_code", code=SERVER + tell + ACCEPT))
         with anyio.fail_after(LIMIT):
-            async for _, data in server:
-                assert data == b"b''\n"
-                break
-        await box.ping()
+            while not host.output(2):
+                await host.hear()
+            await host.say(request(3, "dial", port=PORT) + frames.encode(3, frames.CANCEL))
+            answer = await host.answer(3)
+            assert answer is not None
+            assert answer["code"] == "cancelled"
+            while host.output(2) != b"up\nb''\n":
+                assert not host.has_ended
+                await host.hear()
+            await host.settle()
