@@ -191,14 +191,14 @@ class GuestBox:
         """
         if self._connection.unsent > frames.INITIAL_CREDIT:
             self._connection.fail("the guest did not read what it had been sent")
-        fields: dict[str, object] = {"epoch": binding.epoch}
+        fields: dict[str, object] = {}
         if binding.env:
             fields["env"] = dict(binding.env)
         if binding.cwd is not None:
             fields["cwd"] = binding.cwd
-        self._connection.open("bind", fields, is_held=True)
         # The guest takes frames in order, so what is sent from here on meets the new epoch.
         self._connection.epoch = binding.epoch
+        self._connection.open("bind", fields, is_held=True)
 
     async def run_code(self, code: str, options: RunOptions) -> ExecResult:
         """Run Python code to its end."""
