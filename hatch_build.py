@@ -18,7 +18,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _TEMPLATE = Path("src/sandpool/backends/native/template")
-_SOURCES = "branch.c", "forking.c", "plain.c"
+_SOURCES = "branch.c", "forking.c", "plain.c", "request.c"
 _FLAGS = (
     *("-std=c11", "-O2", "-Wall", "-Wextra", "-Wconversion"),
     # No C library: what an image has may be another one, or another version.

@@ -9,6 +9,7 @@
 
 #include "branch.c"
 #include "plain.c"
+#include "request.c"
 
 typedef unsigned long size_type;
 void *malloc(size_type size);

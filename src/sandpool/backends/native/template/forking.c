@@ -21,12 +21,11 @@
 #include <linux/wait.h>
 
 #include "forking.h"
+#include "writing.h"
 
 #if __SIZEOF_LONG__ != 8
 #error "numbers of packets have 64 bits here"
 #endif
-
-typedef unsigned char byte;
 
 enum { CREATE = 1, KILL = 2 };
 enum { CREATED = 1, EXITED = 3 };
@@ -70,12 +69,6 @@ enum outcome {
     NOT_PLAIN, /* Python goes on with it */
     IN_CHILD,
 };
-
-/* Each argument as a long, which is what the function takes of those that it has no types for. */
-#define CALL(forking, name, ...) CALL_6(forking, __NR_##name, __VA_ARGS__, 0, 0, 0, 0, 0)
-#define CALL_6(forking, number, a, b, c, d, e, f, ...)                                             \
-    ((forking)->library.syscall(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e),     \
-                                (long)(f)))
 
 static int error_of(const struct forking *forking)
 {
@@ -222,36 +215,17 @@ static struct child *find_place(struct forking *forking)
 
 /* ---- User namespaces ---- */
 
-static byte *put_decimal(byte *at, long value)
-{
-    byte reversed[20];
-    int count = 0;
-    do
-        reversed[count++] = (byte)('0' + value % 10);
-    while ((value /= 10) > 0);
-    while (count > 0)
-        *at++ = reversed[--count];
-    return at;
-}
-
-static byte *put_text(byte *at, const char *text)
-{
-    while (*text)
-        *at++ = (byte)*text++;
-    return at;
-}
-
 static long open_of(struct forking *forking, long pid, const char *name, int flags)
 {
     byte path[64];
-    *put_text(put_decimal(path, pid), name) = 0;
+    *put_text(put_decimal(path, pid, 1), name) = 0;
     return CALL(forking, openat, forking->proc, path, flags | O_CLOEXEC);
 }
 
 static int write_map(struct forking *forking, long pid, const char *name, long base, long count)
 {
-    byte text[64], *at = put_decimal(put_text(text, "0 "), base);
-    at = put_decimal(put_text(at, " "), count);
+    byte text[64], *at = put_decimal(put_text(text, "0 "), base, 1);
+    at = put_decimal(put_text(at, " "), count, 1);
     long fd = open_of(forking, pid, name, O_WRONLY);
     if (fd < 0)
         return 0;

@@ -37,6 +37,13 @@ struct library {
     void *(*call)(void *function, void *arguments);
 };
 
+/* A system call by what has a library, each argument as a long, which is what the function takes of
+ * those that it has no types for. */
+#define CALL(caller, name, ...) CALL_6(caller, __NR_##name, __VA_ARGS__, 0, 0, 0, 0, 0)
+#define CALL_6(caller, number, a, b, c, d, e, f, ...)                                              \
+    ((caller)->library.syscall(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e),      \
+                               (long)(f)))
+
 /* Slots that tell how it went. */
 enum {
     FAILED = 61, /* the step that failed, or -1 */
