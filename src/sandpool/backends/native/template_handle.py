@@ -33,7 +33,7 @@ from sandpool.errors import BackendUnavailable, CreateFailed, InvalidSpec
 _MAX_PACKET = 128 * 1024
 _REQUEST, _EVENT = struct.Struct("=4q"), struct.Struct("=3q")
 _CREATE, _KILL, _RESIZE = 1, 2, 3
-_CREATED, _RESIZED = 1, 2
+_CREATED, _RESIZED, _EXITED = 1, 2, 3
 """Packets, as the template's `process.py` has them."""
 _CREDENTIALS = struct.Struct("3i")
 _ANCILLARY_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(4)
@@ -49,7 +49,7 @@ def _told_pid(ancillary: list[tuple[int, int, bytes]]) -> int:
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             pid: int = _CREDENTIALS.unpack(data)[0]
             return pid
-    raise CreateFailed("the template did not say which process it made")
+    raise ValueError("it did not say which process it made")
 
 
 def _told_network(ancillary: list[tuple[int, int, bytes]]) -> int | None:
@@ -329,22 +329,40 @@ class TemplateHandle:
             if not packet:
                 self._lose("it ended")
                 return
-            if packet.startswith(b"{"):
-                self._lose(json.loads(packet)["error"])
-                return
-            event, number, value = _EVENT.unpack_from(packet)
-            birth = self._boxes[number]  # Invariant H1
-            if event == _CREATED:
-                birth.started(_told_pid(ancillary), _told_network(ancillary))
-            elif event == _RESIZED:
-                birth.told_resized(value)
-            else:
-                del self._boxes[number]
-                if value >= 0:
-                    birth.exited(value, None)
-                else:
-                    text = packet[_EVENT.size :].decode()
-                    birth.exited(None, text or os.strerror(-value))
+            network = _told_network(ancillary)
+            try:
+                is_kept = self._hear(packet, ancillary, network)
+            except (LookupError, TypeError, ValueError, ArithmeticError, struct.error) as error:
+                # The interpreter that runs there is an image's, which may have any author.
+                is_kept = False
+                self._lose(f"it does not keep to the protocol ({type(error).__name__}: {error})")
+            if network is not None and not is_kept:
+                os.close(network)
+
+    def _hear(
+        self, packet: bytes, ancillary: list[tuple[int, int, bytes]], network: int | None
+    ) -> bool:
+        """Pass on what a template has said; return whether the descriptor is in use now."""
+        if packet.startswith(b"{"):
+            self._lose(str(json.loads(packet)["error"]))
+            return False
+        event, number, value = _EVENT.unpack_from(packet)
+        birth = self._boxes[number]
+        if event == _CREATED and birth.pid is None:
+            birth.started(_told_pid(ancillary), network)
+            return True
+        if event == _RESIZED:
+            birth.told_resized(value)
+        elif event == _EXITED and value >= 0:
+            del self._boxes[number]
+            birth.exited(value, None)
+        elif event == _EXITED:
+            text = packet[_EVENT.size :].decode() or os.strerror(-value)
+            del self._boxes[number]
+            birth.exited(None, text)
+        else:
+            raise ValueError(f"event {event}")
+        return False
 
     def _lose(self, cause: str) -> None:
         if self._gone is not None:
