@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _POOL = "demo"
 _COLD_STARTS = 10
-_SERVER_NEEDS = ("aiohttp", "fastapi", "httptools", "uvicorn")
+_SERVER_NEEDS = ("aiohttp", "fastapi", "uvicorn")
 _LEFT_BEHIND = "/tmp/left-behind.txt"  # noqa: S108 (a path inside a sandbox)
 
 

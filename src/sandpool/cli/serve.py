@@ -114,7 +114,7 @@ def _announce(url: str) -> None:
 
 
 def _need_extra() -> None:
-    needed = ("fastapi", "httptools", "uvicorn")
+    needed = ("fastapi", "uvicorn")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendUnavailable(

@@ -7,7 +7,7 @@ to a bound, and nothing in it is followed.
 from __future__ import annotations
 
 import anyio
-import h11
+import httptools
 
 from sandpool.backends.base import Box, RunOptions
 from sandpool.errors import DialFailed, Unhealthy
@@ -52,17 +52,11 @@ async def _dial(box: Box, port: int) -> None:
 
 
 async def _get(box: Box, port: int, path: str) -> None:
-    headers = [("Host", f"127.0.0.1:{port}"), ("User-Agent", "sandpool"), ("Connection", "close")]
-    # As h11 writes it, which has time to while it is on its way.
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    request = f"GET {path} HTTP/1.1\r\n{head}\r\n".encode("ascii")
-    stream = await _connection(box, port, request)
+    head = f"Host: 127.0.0.1:{port}\r\nUser-Agent: sandpool\r\nConnection: close\r\n"
+    stream = await _connection(box, port, f"GET {path} HTTP/1.1\r\n{head}\r\n".encode("ascii"))
     try:
-        connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
-        connection.send(h11.Request(method="GET", target=path, headers=headers))
-        connection.send(h11.EndOfMessage())
-        status = await _status(connection, stream, port)
-    except (h11.RemoteProtocolError, OSError) as error:
+        status = await _status(stream)
+    except (ValueError, OSError) as error:
         raise Unhealthy(f"port {port} does not speak HTTP: {error}") from None
     finally:
         # Cancel: a server that does not answer is left, and its connection is closed.
@@ -71,20 +65,46 @@ async def _get(box: Box, port: int, path: str) -> None:
         raise Unhealthy(f"GET {path} on port {port} was answered {status}")
 
 
-async def _status(connection: h11.Connection, stream: ByteStream, port: int) -> int:
-    """Return the status of the answer; its body is not waited for."""
+class _Answer:
+    """What a parser tells of an answer."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        """0 before it is known: an interim one says nothing."""
+        self._parser = httptools.HttpResponseParser(self)
+        # Lines without a carriage return, and headers of several lines, are no sign of bad health.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True
+        )
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of it; `ValueError` if they are no head, and no body matters."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.status:
+                raise ValueError(f"its answer is malformed: {error}") from error
+
+    def on_headers_complete(self) -> None:
+        """Hear from the parser that there are all headers; what follows is not looked at."""
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self.status = self.status or status
+
+
+async def _status(stream: ByteStream) -> int:
+    """Return the status of the answer, whose body is not waited for; `ValueError` without one."""
+    answer = _Answer()
     room = _LARGEST_HEAD
-    while True:
-        event = connection.next_event()
-        if isinstance(event, h11.Response):
-            return event.status_code
-        if event is not h11.NEED_DATA:
-            continue  # an interim answer: `room` bounds how many there are
+    while not answer.status:
         data = await stream.receive()
+        if not data:
+            raise ValueError("it closed the connection without an answer")
         room -= len(data)
         if room < 0:
-            raise Unhealthy(f"port {port} answered with more than {_LARGEST_HEAD} bytes of headers")
-        connection.receive_data(data)
+            raise ValueError(f"it answered with more than {_LARGEST_HEAD} bytes of headers")
+        answer.feed(data)
+    return answer.status
 
 
 async def _connection(box: Box, port: int, first: bytes = b"") -> ByteStream:
