@@ -423,7 +423,7 @@ async def test_who_has_asked_for_several_runs_finds_a_spare_for_the_next(
 
 async def test_a_run_leaves_a_spare_to_those_who_wait_for_one(host: Host) -> None:
     await host.ask(10, "processes", epoch=1)
-    for number in range(20, 50, 3):
+    for number in range(20, 60, 4):
         await run(host, number, "print(1)")
         await host.say(
             request(number + 1, "warm", epoch=1)
@@ -432,8 +432,9 @@ async def test_a_run_leaves_a_spare_to_those_who_wait_for_one(host: Host) -> Non
         assert await host.answer(number + 1) == {}
         while b"begun\n" not in host.output(number + 2):
             await host.hear()
-        await run(host, number + 1, "import os; open('go', 'w').close(); os.remove('go')")
+        await let_go(host, number + 3)
         assert await host.answer(number + 2) is not None
+        await host.ask(number + 500, "file_remove", epoch=1, path="go")
 
 
 async def test_a_killed_spare_costs_nothing_but_itself(host: Host) -> None:
