@@ -226,4 +226,6 @@ def census_of_two() -> Counts | None:
     spares = [pid for guest in alive for pid in census.descendants(guest)]
     if len(alive) != 2 or len(spares) != 2:
         return None
+    if not found.descendants.issuperset((*alive, *spares)):
+        return None  # a spare was forked while we counted
     return len(found.descendants), found.descriptors, len(found.mounts), len(found.cgroups)
