@@ -10,7 +10,7 @@ from sandpool.bench import pools, quantiles, refill
 from sandpool.bench.report import Curve, Figure, Findings
 from sandpool.bench.scale import Scale
 from sandpool.manager.local import LocalSandboxManager
-from sandpool.manager.sandbox_pool import Tenancy
+from sandpool.manager.tenancy import Tenancy
 from sandpool.testing import theory
 
 _AIM = (100, 32)

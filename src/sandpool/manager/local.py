@@ -49,9 +49,10 @@ from sandpool.manager.recipe import parse_config, parse_type, unredacted_spec
 from sandpool.manager.registry import Registry
 from sandpool.manager.runtime import Runtime
 from sandpool.manager.sandbox import Sandbox
-from sandpool.manager.sandbox_pool import Loan, Membership, SandboxPool, Tenancy
+from sandpool.manager.sandbox_pool import Loan, Membership, SandboxPool
 from sandpool.manager.stored import image_store
 from sandpool.manager.sweeper import Ages, Candidate, Sweeper
+from sandpool.manager.tenancy import Tenancy
 from sandpool.manager.workshop import Workshop
 from sandpool.models import (
     NAME_PATTERN,

@@ -11,7 +11,7 @@ from sandpool.errors import SandboxDied, SandpoolError
 from sandpool.manager.event import PoolEvent
 from sandpool.manager.local import LocalSandboxManager
 from sandpool.manager.sandbox import Sandbox
-from sandpool.manager.sandbox_pool import Tenancy
+from sandpool.manager.tenancy import Tenancy
 from sandpool.models import PoolInfo, PoolSpec, SandboxInfo, SandboxManagerConfig
 from sandpool.proxy.gate import Gate
 from sandpool.server.journal import Journal, PoolRecord

@@ -9,7 +9,7 @@ pool ends it when the time has come, as it ends any other.
 from __future__ import annotations
 
 from sandpool.errors import LeaseNotFound, NoCapacity
-from sandpool.manager.sandbox_pool import Tenancy
+from sandpool.manager.tenancy import Tenancy
 from sandpool.service import Sandbox
 
 

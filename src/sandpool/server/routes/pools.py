@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from sandpool.errors import SandboxDied
-from sandpool.manager.sandbox_pool import Tenancy
+from sandpool.manager.tenancy import Tenancy
 from sandpool.models import PoolInfo, PoolSpec, SandboxInfo, SandboxReference, ToolResult
 from sandpool.proxy.address import Address
 from sandpool.server.context import CurrentTenant, PoolName
