@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -184,16 +183,15 @@ async def test_output_comes_while_the_run_goes_on(place: Place) -> None:
 
 
 async def test_a_sandbox_that_ends_under_a_followed_run_is_an_event(place: Place) -> None:
-    answers: list[httpx.Response] = []
-
-    async def call() -> None:
-        answers.append(await place.call("POST", "/code", json={"code": SLEEPS}, headers=EVENTS))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(call)
-        await has_file(place, "begun")
-        assert (await place.call("DELETE", "")).status_code == 204
-    found = events(answers[0].text)
+    text = ""
+    async with place.client.stream(
+        "POST", f"{place.path}/code", json={"code": SLEEPS}, headers=EVENTS
+    ) as answer:
+        async for piece in answer.aiter_text():
+            if not text:
+                assert (await place.call("DELETE", "")).status_code == 204
+            text += piece
+    found = events(text)
     assert [name for name, _ in found] == ["stdout", "error"]
     problem = found[-1][1]
     assert problem["code"] in ("sandbox_died", "lease_over")
