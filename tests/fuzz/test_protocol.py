@@ -179,6 +179,7 @@ CALLS: dict[str, Call] = {
     "exec": lambda box: box.exec(RunOptions(argv=("x",))),
     "process": _process,
     "dial": _dial,
+    "probe": lambda box: box.probe(80, "?"),
     "open_context": lambda box: box.open_context(env={}, cwd=None),
     "run_in_context": lambda box: box.run_in_context("c", "1", timeout=None, max_output=10),
     "list_contexts": GuestBox.list_contexts,

@@ -15,6 +15,9 @@ from sandpool.errors import SandboxDied
 from sandpool.models import ContextResult, DirEntry, ExecResult, ImagePull, Network, Stream
 from sandpool.service import ByteStream, Process
 
+LONGEST_HEAD = 32 * 1024
+"""Bytes of an answer that `Box.probe` returns at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -178,10 +181,20 @@ class Box(Protocol):
         """Start a command on a terminal of its own; all output comes as stdout."""
         ...
 
-    async def dial(self, port: int, first: bytes = b"") -> ByteStream:
+    async def dial(self, port: int) -> ByteStream:
         """Connect to a port on the sandbox's loopback; `DialFailed` if nothing listens.
 
-        `first` goes along, and is sent as soon as there is a connection.
+        To close what is returned waits for nothing: as with any connection, the other side hears of
+        it later.
+        """
+        ...
+
+    async def probe(self, port: int, question: str) -> bytes:
+        """Connect, ask, and return the head of the answer, up to the empty line at its end.
+
+        That is missing in one that is `LONGEST_HEAD` bytes long, or whose server has closed the
+        connection.  Interim heads of HTTP/1 come with what follows them.  An answer that is no HTTP
+        is returned as far as it has come.  `DialFailed` if nothing listens.
         """
         ...
 

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sandpool.backends.base import Binding, BoxSpec, Limits, RunOptions
+from sandpool.backends.base import LONGEST_HEAD, Binding, BoxSpec, Limits, RunOptions
 from sandpool.backends.connection import Exchange, GuestConnection
 from sandpool.backends.run import CANCEL_GRACE, Bound, ExitReport, Output, Relay, Run, parse
 from sandpool.errors import (
@@ -67,6 +67,11 @@ class Keeper(Protocol):
     async def end(self) -> None:
         """Kill what is left, and return once nothing is; `DestroyFailed` past a bound."""
         ...
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    head: str = Field(max_length=LONGEST_HEAD)
 
 
 class _Opened(BaseModel):
@@ -289,16 +294,20 @@ class GuestBox:
             raise
         return run
 
-    async def dial(self, port: int, first: bytes = b"") -> Relay:
+    async def dial(self, port: int) -> Relay:
         """Connect to a port on the sandbox's loopback."""
-        exchange = self._connection.open("dial", {"port": port}, is_held=bool(first))
+        exchange = self._connection.open("dial", {"port": port})
         try:
-            await exchange.send(first)
             await exchange.receive()
         except BaseException:
             await exchange.cancel(CANCEL_GRACE)
             raise
         return Relay(exchange)
+
+    async def probe(self, port: int, question: str) -> bytes:
+        """Ask a server on the sandbox's loopback, and return the head of its answer."""
+        value = await self._ask("probe", {"port": port, "question": question})
+        return parse(self._connection, _Answer, value).head.encode("latin-1", "replace")
 
     async def open_context(self, *, env: Mapping[str, str | None], cwd: str | None) -> str:
         """Start a stateful interpreter."""

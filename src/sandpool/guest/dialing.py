@@ -40,21 +40,27 @@ def dial(guest: Guest, request: Request, fields: Fields) -> None:
     if host not in _ADDRESSES:
         raise bad_request(f"only {', '.join(_ADDRESSES)} can be dialled")
     family, address = _ADDRESSES[host]
-    try:
-        connecting = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    except OSError as error:
-        raise no_room(error) from error
+    connecting = open_socket(family)
     number = connecting.connect_ex((address, port))
     if number == errno.EINPROGRESS:
         # On the loopback it has come to an end by now, which only a second call tells.
         number = connecting.connect_ex((address, port))
     if number not in (0, errno.EALREADY):
         connecting.close()
-        raise _failed(port, number)
+        raise failed(port, number)
     _Relay(guest, request, port, connecting, is_connected=number == 0)
 
 
-def _failed(port: int, number: int) -> Refusal:
+def open_socket(family: int) -> socket.socket:
+    """Return a socket that never blocks; `no_room`."""
+    try:
+        return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise no_room(error) from error
+
+
+def failed(port: int, number: int) -> Refusal:
+    """Return the refusal for a port that cannot be connected to, because of this errno."""
     return Refusal("dial_failed", f"port {port}: {os.strerror(number)}")
 
 
@@ -76,13 +82,9 @@ class _Relay(Activity):
         self._outlet: Outlet | None = None
         self._inlet: Inlet | None = None
         self._open_directions = 2
-        self._early: list[bytes] = []
-        """What the host sent before the connection was there; bounded by its credit."""
-        self._has_early_end = False
         request.activity = self
         if is_connected:
-            # After what has come along with the request.
-            guest.loop.soon(self._begin)
+            self._begin()
         else:
             guest.loop.watch(connecting.fileno(), WRITE, self._connected)
 
@@ -91,41 +93,28 @@ class _Relay(Activity):
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             self._socket.close()
-            self._request.refuse(_failed(self._port, number))
+            self._request.refuse(failed(self._port, number))
         else:
             self._begin()
 
     def _begin(self) -> None:
         request, loop = self._request, self._guest.loop
-        if not request.is_open:
-            return  # it was cancelled in the turn in which it came
         fd = self._socket.fileno()
         # Each direction has a descriptor of its own: the loop knows one watcher for each.
         self._outlet = Outlet(loop, self._guest.connection, os.dup(fd), frames.DATA)
         self._outlet.on_end = self._program_ended
         self._outlet.attach(request, None)
         self._inlet = Inlet(loop, fd, self._host_ended)
-        # A host that has said something waits for the answer to that.
-        tell = request.event_soon if self._early else request.event
-        for data in self._early:
-            self._inlet.feed(request, data)
-        self._early.clear()
-        tell({"connected": True})
-        if self._has_early_end:
-            self._inlet.end()
+        request.event({"connected": True})
 
     def data(self, request: Request, payload: bytes) -> None:
-        """Pass bytes on to the program."""
-        if self._inlet is None:
-            self._early.append(payload)
-        else:
+        """Pass bytes on to the program; the host sends none before it knows that there is one."""
+        if self._inlet is not None:
             self._inlet.feed(request, payload)
 
     def eof(self, request: Request) -> None:
         """End our side after what is still on its way."""
-        if self._inlet is None:
-            self._has_early_end = True
-        else:
+        if self._inlet is not None:
             self._inlet.end()
 
     def resume(self, request: Request) -> None:

@@ -6,22 +6,14 @@ to a bound, and nothing in it is followed.
 
 from __future__ import annotations
 
-import anyio
 import httptools
 
-from sandpool.backends.base import Box, RunOptions
+from sandpool.backends.base import LONGEST_HEAD, Box, RunOptions
 from sandpool.errors import DialFailed, Unhealthy
 from sandpool.models import HealthCheck
-from sandpool.service import ByteStream
-
-_LARGEST_HEAD = 65_536
-"""Bytes of an answer's status line and headers, which is all that is read of it."""
 
 _LAST_WORDS = 200
 """Characters of a failed command's output that are worth telling."""
-
-_CLOSE_BOUND = 5.0
-"""Seconds that closing a connection may take."""
 
 
 async def look(box: Box, health: HealthCheck) -> None:
@@ -47,20 +39,21 @@ async def _run(box: Box, health: HealthCheck) -> None:
 
 
 async def _dial(box: Box, port: int) -> None:
-    stream = await _connection(box, port)
-    await _close(stream)
+    try:
+        stream = await box.dial(port)
+    except DialFailed as error:
+        raise Unhealthy(str(error)) from None
+    await stream.aclose()
 
 
 async def _get(box: Box, port: int, path: str) -> None:
     head = f"Host: 127.0.0.1:{port}\r\nUser-Agent: sandpool\r\nConnection: close\r\n"
-    stream = await _connection(box, port, f"GET {path} HTTP/1.1\r\n{head}\r\n".encode("ascii"))
     try:
-        status = await _status(stream)
-    except (ValueError, OSError) as error:
+        status = status_of(await box.probe(port, f"GET {path} HTTP/1.1\r\n{head}\r\n"))
+    except DialFailed as error:
+        raise Unhealthy(str(error)) from None
+    except ValueError as error:
         raise Unhealthy(f"port {port} does not speak HTTP: {error}") from None
-    finally:
-        # Cancel: a server that does not answer is left, and its connection is closed.
-        await _close(stream)
     if status >= 400:
         raise Unhealthy(f"GET {path} on port {port} was answered {status}")
 
@@ -71,52 +64,32 @@ class _Answer:
     def __init__(self) -> None:
         self.status = 0
         """0 before it is known: an interim one says nothing."""
-        self._parser = httptools.HttpResponseParser(self)
+        self.parser = httptools.HttpResponseParser(self)
         # Lines without a carriage return, and headers of several lines, are no sign of bad health.
-        self._parser.set_dangerous_leniencies(
+        self.parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True
         )
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes of it; `ValueError` if they are no head, and no body matters."""
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not self.status:
-                raise ValueError(f"its answer is malformed: {error}") from error
-
     def on_headers_complete(self) -> None:
         """Hear from the parser that there are all headers; what follows is not looked at."""
-        status = self._parser.get_status_code()
+        status = self.parser.get_status_code()
         if status >= 200:
             self.status = self.status or status
 
 
-async def _status(stream: ByteStream) -> int:
-    """Return the status of the answer, whose body is not waited for; `ValueError` without one."""
+def status_of(head: bytes) -> int:
+    """Return the status of an answer, by its head; `ValueError` if it has none."""
     answer = _Answer()
-    room = _LARGEST_HEAD
-    while not answer.status:
-        data = await stream.receive()
-        if not data:
-            raise ValueError("it closed the connection without an answer")
-        room -= len(data)
-        if room < 0:
-            raise ValueError(f"it answered with more than {_LARGEST_HEAD} bytes of headers")
-        answer.feed(data)
-    return answer.status
-
-
-async def _connection(box: Box, port: int, first: bytes = b"") -> ByteStream:
     try:
-        return await box.dial(port, first)
-    except DialFailed as error:
-        raise Unhealthy(str(error)) from None
-
-
-async def _close(stream: ByteStream) -> None:
-    with anyio.move_on_after(_CLOSE_BOUND, shield=True):
-        await stream.aclose()
+        answer.parser.feed_data(head)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        if not answer.status:
+            raise ValueError(f"its answer is malformed: {error}") from error
+    if not answer.status:
+        if len(head) >= LONGEST_HEAD:
+            raise ValueError(f"its answer's headers are longer than {LONGEST_HEAD} bytes")
+        raise ValueError("it closed the connection without an answer")
+    return answer.status
 
 
 def _port(health: HealthCheck) -> int:

@@ -148,13 +148,15 @@ class FakeBox:
         """Refuse: only processes have terminals."""
         raise Unsupported("a FakeBox has no terminals")
 
-    async def dial(self, port: int, first: bytes = b"") -> ByteStream:
+    async def dial(self, port: int) -> ByteStream:
         """Connect to what `python3 -m http.server` has become here."""
         await self._step()
-        stream = FakeStream(self.ports.server(port))
-        if first:
-            await stream.send(first)
-        return stream
+        return FakeStream(self.ports.server(port))
+
+    async def probe(self, port: int, question: str) -> bytes:
+        """Ask it, and return the head of its answer."""
+        await self._step()
+        return await self.ports.probe(port, question)
 
     async def open_context(self, *, env: Mapping[str, str | None], cwd: str | None) -> str:
         """Start a namespace."""

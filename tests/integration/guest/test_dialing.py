@@ -94,23 +94,6 @@ async def test_both_directions_carry_bytes(box: Box) -> None:
         await stream.aclose()
 
 
-async def test_what_is_said_along_with_a_dial_arrives_first(box: Box) -> None:
-    async with await serve(box, ECHO):
-        stream = await box.dial(PORT, b"first, ")
-        await stream.send(b"second")
-        assert await exactly(stream, 13) == b"first, second"
-        await stream.aclose()
-
-
-async def test_a_dial_is_told_of_its_connection_though_the_program_says_nothing(box: Box) -> None:
-    async with await serve(box, DIGEST):
-        stream = await box.dial(PORT, b"said along")
-        await stream.send_eof()
-        assert (await rest(stream)).decode() == hashlib.sha256(b"said along").hexdigest()
-    with pytest.raises(DialFailed, match=str(PORT)):
-        await box.dial(PORT, b"said to nobody")
-
-
 CROWDED = f"""
 import os, socket
 listener = socket.socket()
@@ -132,7 +115,8 @@ async def test_a_connection_that_takes_its_time_is_waited_for(box: Box) -> None:
     answers: list[bytes] = []
 
     async def call(number: int) -> None:
-        stream = await box.dial(PORT, b"%d" % number)
+        stream = await box.dial(PORT)
+        await stream.send(b"%d" % number)
         answers.append(await rest(stream))
 
     async with await box.start_code(CROWDED, RunOptions()) as process:

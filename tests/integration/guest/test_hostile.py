@@ -119,6 +119,7 @@ CALLS: dict[str, Call] = {
     "start": run_to_the_end,
     "pty": use_terminal,
     "dial": lambda box: box.dial(80),
+    "probe": lambda box: box.probe(80, "?"),
     "open_context": lambda box: box.open_context(env={}, cwd=None),
     "run_in_context": run_cell,
     "close_context": lambda box: box.close_context("ctx"),
@@ -232,6 +233,9 @@ MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("list_contexts", {"contexts": [{"context": "c"}] * 1025}),
     ("stat_file", {"entry": {}}),
     ("stat_file", {"entry": {"name": "f", "path": "/f", "type": "door"}}),
+    ("probe", {}),
+    ("probe", {"head": None}),
+    ("probe", {"head": "x" * 32_769}),
     ("kill_all", {"killed": -1}),
     ("kill_all", {"killed": "many"}),
 ]
