@@ -6,6 +6,7 @@ secrets.
 
 from __future__ import annotations
 
+import os
 import secrets
 
 # No 0, 1 or l: the alphabet of the enclave interface's generated ids.
@@ -17,7 +18,7 @@ _CHARACTERS = bytes(ord(ALPHABET[byte % len(ALPHABET)]) for byte in range(256))
 
 def new_sandbox_id() -> str:
     """Return eight characters of `ALPHABET`."""
-    return secrets.token_bytes(8).translate(_CHARACTERS).decode()
+    return os.urandom(8).translate(_CHARACTERS).decode()
 
 
 def new_pool_id() -> str:
