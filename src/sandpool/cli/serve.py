@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def run_server(config: Path | None, given: dict[str, Any], log_level: str) -> No
 
 
 def add_key(state_dir: Path, name: str, namespace: str) -> str:
-    """Make a key, remember its hash, and return it; `InvalidSpec`."""
+    """Make a key, remember its hash, and return it once it opens every server; `InvalidSpec`."""
     _need_extra()
     from sandpool.server import journal, keys, settings
 
@@ -63,16 +64,18 @@ def add_key(state_dir: Path, name: str, namespace: str) -> str:
     checked = settings.parse({"keys": [fields]}).keys[0]
     with closing(_open(state_dir)) as database:
         journal.add_key(database, checked)
+    time.sleep(keys.NOTICED_WITHIN)
     return key
 
 
 def revoke_key(state_dir: Path, names: list[str]) -> None:
-    """Forget keys, also in a server that runs; `InvalidSpec` for a name that there is none of."""
+    """Forget keys, and return once no server that runs takes them; `InvalidSpec` without such."""
     _need_extra()
-    from sandpool.server import journal
+    from sandpool.server import journal, keys
 
     with closing(_open(state_dir)) as database:
         journal.remove_keys(database, names)
+    time.sleep(keys.NOTICED_WITHIN)
 
 
 def show_keys(state_dir: Path, *, as_json: bool) -> None:

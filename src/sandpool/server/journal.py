@@ -193,7 +193,7 @@ class Journal:
 
     def changed_keys(self) -> list[KeySettings] | None:
         """Return the keys if they may have changed since this was last called; None if not."""
-        # By a connection of its own: this is on every request, and never waits for a writer.
+        # By a connection of its own, which never waits for a writer.
         if self._reader is None:
             return None
         version = int(self._reader.execute("PRAGMA data_version").fetchone()[0])

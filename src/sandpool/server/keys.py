@@ -12,12 +12,16 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from sandpool.clock import Clock, MonotonicClock
 from sandpool.errors import InvalidSpec, Unauthorized
 from sandpool.server.settings import KeySettings
 
 _PREFIX = "sp_"
 _LEAST_LENGTH = 16
 _MOST_LENGTH = 512
+
+NOTICED_WITHIN = 0.1
+"""Seconds after which every request finds keys as `sandpool key` has left them."""
 
 
 def new_key() -> str:
@@ -59,6 +63,7 @@ class KeyRing:
         settings: Iterable[KeySettings],
         *,
         added: Callable[[], Iterable[KeySettings] | None] = lambda: None,
+        clock: Clock | None = None,
     ) -> None:
         """Take the keys of the settings.
 
@@ -66,6 +71,9 @@ class KeyRing:
         """
         self._settings = tuple(settings)
         self._added = added
+        self._clock = clock if clock is not None else MonotonicClock()
+        self._looks_at = self._clock.now()
+        """When others are asked for again: that takes longer than all else about a key."""
         self._known = _known(self._settings)
         self._is_open = not self._known
         self.refresh()
@@ -76,7 +84,11 @@ class KeyRing:
         return self._is_open
 
     def refresh(self) -> None:
-        """Take over what `sandpool key` has changed."""
+        """Take over what `sandpool key` has changed, `NOTICED_WITHIN` seconds ago or earlier."""
+        now = self._clock.now()
+        if now < self._looks_at:
+            return
+        self._looks_at = now + NOTICED_WITHIN
         added = self._added()
         if added is not None:
             self._known = _known((*self._settings, *added))

@@ -185,7 +185,7 @@ def _application(
             journal = Journal(settings.state_dir)
             journal.open()
             stack.callback(journal.close)
-            keys = KeyRing(settings.keys, added=journal.changed_keys)
+            keys = KeyRing(settings.keys, added=journal.changed_keys, clock=clock)
         settings.check_exposure(is_open=keys.is_open)
         yield create_app(
             settings,
