@@ -44,7 +44,6 @@ from sandpool.models import (
     ExecResult,
     ExecutionStatus,
     SandboxConfig,
-    SandboxInfo,
     SandboxStatus,
     SandboxType,
     ToolResult,
@@ -196,6 +195,11 @@ class LocalSandbox(Sandbox):
     def entrypoint(self, entrypoint: Entrypoint) -> None:
         self._state.entrypoint = entrypoint
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What there is to tell people of its box."""
+        return {} if self._state.box is None else self._state.box.info
+
     def farewell(self) -> SandpoolError | None:
         """Return what calls raise because it has ended for its holder; None: it has not."""
         if self._hold is not None and self._hold.over is not None:
@@ -207,13 +211,6 @@ class LocalSandbox(Sandbox):
         self._state.status = status
         self._state.since = self._clock.now()
         self._state.updated_at = self._clock.utc()
-
-    def get_info(self) -> SandboxInfo:
-        """Describe it; environment variables by name only."""
-        info = super().get_info()
-        if self._state.box is not None:
-            info.metadata = {**self._state.box.info, **info.metadata}
-        return info
 
     # Its life.
 
@@ -465,8 +462,7 @@ class LocalSandbox(Sandbox):
 
     def gate(self) -> Gate:
         """Return the way in for those who have an address; ends with the lease."""
-        with self._using():
-            return self._need_hold().gate()
+        return self._need_hold().gate()
 
     async def ping(self) -> None:
         """Return when the guest has answered."""

@@ -75,6 +75,11 @@ class Sandbox(abc.ABC):
         """Whether a call is in progress, as far as is known."""
         return self.status is SandboxStatus.BUSY
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What there is to tell people of what it consists of."""
+        return {}
+
     def farewell(self) -> SandpoolError | None:
         """Return what calls raise because it has ended for its holder; None: it has not."""
         return None
@@ -197,7 +202,7 @@ class Sandbox(abc.ABC):
             config=redacted(self.config),
             created_at=self.created_at,
             updated_at=self.updated_at,
-            metadata=dict(self.metadata),
+            metadata={**self.facts, **self.metadata},
             available_tools=self.get_available_tools(),
         )
 

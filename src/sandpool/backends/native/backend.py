@@ -160,6 +160,8 @@ class NativeBackend:
         self._filters: list[str] = []
         self._found = cgroups.Found((), "not looked for yet")
         self.cgroups = cgroups.Cgroups(self._found)
+        self._mechanisms: Mapping[str, str] = {}
+        """What holds each limit."""
         self.ids = IdRanges()
         self._gateway: GatewayHandle | None = None
         self._ended_gateways: list[GatewayHandle] = []
@@ -270,6 +272,7 @@ class NativeBackend:
             )
         self._found = cgroups.find()
         self.cgroups = cgroups.Cgroups(self._found)
+        self._mechanisms = limits.mechanisms(self.cgroups.describe())
         self._filters = [base64.b64encode(part).decode() for part in seccomp.filters()]
         self._is_open = True
 
@@ -447,7 +450,7 @@ class NativeBackend:
             "isolation": "namespaces, seccomp, no capabilities, "
             + ("host ids of its own" if self._is_privileged else "rootless, one id"),
             "network": self._describe_network(spec),
-            "limits": limits.mechanisms(self.cgroups.describe()),
+            "limits": dict(self._mechanisms),
         }
 
     def _describe_network(self, spec: BoxSpec) -> str:
