@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 
 import anyio.to_thread
@@ -217,7 +216,7 @@ def _timed_tool(caller: Caller) -> float:
     path = "/pool/execute?tool_name=python_executor&timeout=300"
     try:
         took, result = caller.timed("POST", path, {"code": "print(1)"})
-    except (SandpoolError, HTTPException) as error:
+    except SandpoolError as error:
         raise BackendUnavailable(str(error)) from error
     if str(result["output"]).strip() != "1":
         raise BackendUnavailable(f"its sandbox answered {result!r}")
