@@ -168,7 +168,8 @@ async def test_a_pull_is_told_in_bytes_and_ends_at_the_engine_when_it_is_given_u
             assert 0 < pull.layers_done == pull.layers - 1
             assert 0 < pull.bytes_done <= HELD
             assert LAYER <= pull.bytes_total < LAYER + MIB
-            assert relay.calls == 1
+            # It may keep a connection that it has asked for something smaller before.
+            assert relay.calls >= 1
             group.cancel_scope.cancel()
         await until_engine_has_left(relay)
         assert not has(image)
