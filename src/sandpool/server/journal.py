@@ -243,8 +243,11 @@ def _write(database: sqlite3.Connection, notes: _Notes) -> None:
 def connect(directory: Path) -> sqlite3.Connection:
     """Open the journal of a state directory; `BackendUnavailable` if a newer sandpool wrote it."""
     path = directory / _FILE
-    # Made by us first: definitions hold environments, which are nobody else's to read.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # Made by us first: definitions hold environments, which are nobody else's to read.  One that is
+    # there is never opened here: to close it again would drop the locks of this process's other
+    # connections, and whoever else closes it then takes its log away from under them.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     database = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
     try:
         _check_version(path, database)

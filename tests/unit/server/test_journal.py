@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from sandpool.server.settings import KeySettings
 pytestmark = pytest.mark.anyio
 
 KEY = KeySettings(name="one", sha256="a" * 64, namespace="team")
+ADD = f"journal.add_key(database, KeySettings(**{KEY.model_dump()}))"
 
 
 def opened(directory: Path) -> Journal:
@@ -184,6 +187,35 @@ async def test_a_running_server_sees_keys_come_and_go(tmp_path: Path) -> None:
         assert journal.changed_keys() is None
         journals.remove_keys(database, ["one"])
         assert journal.changed_keys() == []
+
+
+def elsewhere(directory: Path, change: str) -> None:
+    """Change keys as `sandpool key` does: in a process that opens the file and closes it."""
+    code = (
+        "import pathlib, sys\n"
+        "from contextlib import closing\n"
+        "from sandpool.server import journal\n"
+        "from sandpool.server.settings import KeySettings\n"
+        "with closing(journal.connect(pathlib.Path(sys.argv[1]))) as database:\n"
+        f"    {change}\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(directory)], check=True)
+
+
+async def test_another_process_that_closes_the_file_leaves_it_to_the_server(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as journal:
+        assert journal.changed_keys() == []
+        elsewhere(tmp_path, ADD)
+        assert journal.changed_keys() == [KEY]
+        elsewhere(tmp_path, "journal.remove_keys(database, ['one'])")
+        assert journal.changed_keys() == []
+        record = PoolRecord("team", "pool-1", PoolSpec(name="rl"))
+        await journal.put_pool(record)
+        elsewhere(tmp_path, ADD)
+        assert journal.changed_keys() == [KEY]
+    with closing(opened(tmp_path)) as journal:
+        assert journal.pools() == [record]
+        assert journal.changed_keys() == [KEY]
 
 
 async def test_a_key_has_one_name_and_is_revoked_by_it(tmp_path: Path) -> None:
