@@ -2,7 +2,7 @@
 
 A backend makes boxes; a box is one running sandbox as the backend sees it: bytes in, bytes out, no
 tools, no lease, no pool.  `manager` adapts a backend to the pool's factory and wraps boxes for
-callers.  Every implementation passes `tests/contract/test_backend.py`.
+callers.  Every implementation passes `tests/contract`.
 """
 
 from __future__ import annotations
