@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
@@ -60,6 +62,29 @@ async def test_a_deleted_pool_stays_away(tmp_path: Path) -> None:
         assert (await client.post("/v1/cleanup")).status_code == 204
     async with server(tmp_path) as client:
         assert (await client.get("/v1/pools")).json() == []
+
+
+async def key(*words: str, state_dir: Path) -> str:
+    """Run `sandpool key`, which is a process of its own, and return what it printed."""
+    command = [sys.executable, "-m", "sandpool", "key", *words, "--state-dir", str(state_dir)]
+    return (await anyio.run_process(command)).stdout.decode().strip()
+
+
+async def test_keys_open_a_running_server_until_they_are_revoked(tmp_path: Path) -> None:
+    async with server(tmp_path) as client:
+        assert (await client.get("/v1/pools")).status_code == 200
+        given = await key("add", "ci", state_dir=tmp_path)
+        assert (await client.get("/v1/pools")).status_code == 401
+        client.headers["X-API-Key"] = given
+        assert (await client.post("/v1/pools", json=POOL)).status_code == 201
+        await key("revoke", "ci", state_dir=tmp_path)
+        assert (await client.get("/v1/pools")).status_code == 401
+        client.headers["X-API-Key"] = given = await key("add", "ci", state_dir=tmp_path)
+        assert (await client.get("/v1/pools")).status_code == 200
+    # What was noted after other processes had opened the journal is there, too.
+    async with server(tmp_path) as client:
+        client.headers["X-API-Key"] = given
+        assert [pool["name"] for pool in (await client.get("/v1/pools")).json()] == ["rl"]
 
 
 async def test_a_pool_that_was_refused_is_not_remembered(tmp_path: Path) -> None:
