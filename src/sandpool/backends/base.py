@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sandpool.errors import SandboxDied
+from sandpool.guest import frames
 from sandpool.models import ContextResult, DirEntry, ExecResult, ImagePull, Network, Stream
 from sandpool.service import ByteStream, Process
 
-LONGEST_HEAD = 32 * 1024
+LONGEST_HEAD = frames.LONGEST_HEAD
 """Bytes of an answer that `Box.probe` returns at most."""
 
 
@@ -192,9 +193,9 @@ class Box(Protocol):
     async def probe(self, port: int, question: str) -> bytes:
         """Connect, ask, and return the head of the answer, up to the empty line at its end.
 
-        That is missing in one that is `LONGEST_HEAD` bytes long, or whose server has closed the
-        connection.  Interim heads of HTTP/1 come with what follows them.  An answer that is no HTTP
-        is returned as far as it has come.  `DialFailed` if nothing listens.
+        That is missing in one that is `LONGEST_HEAD` bytes long, or whose server has closed
+        the connection.  Interim heads of HTTP/1 come with what follows them.  An answer that is no
+        HTTP is returned as far as it has come.  `DialFailed` if nothing listens.
         """
         ...
 

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from sandpool.backends.base import LONGEST_HEAD, Binding, BoxSpec, Limits, RunOptions
+from sandpool.backends.base import Binding, BoxSpec, Limits, RunOptions
 from sandpool.backends.connection import Exchange, GuestConnection
 from sandpool.backends.run import CANCEL_GRACE, Bound, ExitReport, Output, Relay, Run, parse
 from sandpool.errors import (
@@ -71,7 +71,7 @@ class Keeper(Protocol):
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
-    head: str = Field(max_length=LONGEST_HEAD)
+    head: str = Field(max_length=frames.LONGEST_HEAD)
 
 
 class _Opened(BaseModel):

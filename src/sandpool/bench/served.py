@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio.to_thread
+from httptools import HttpParserError
 
 from sandpool.bench import baselines, procfs, quantiles
 from sandpool.bench.caller import Caller, call_at_once, connected, end, serving
@@ -216,7 +217,7 @@ def _timed_tool(caller: Caller) -> float:
     path = "/pool/execute?tool_name=python_executor&timeout=300"
     try:
         took, result = caller.timed("POST", path, {"code": "print(1)"})
-    except SandpoolError as error:
+    except (SandpoolError, OSError, HttpParserError) as error:
         raise BackendUnavailable(str(error)) from error
     if str(result["output"]).strip() != "1":
         raise BackendUnavailable(f"its sandbox answered {result!r}")

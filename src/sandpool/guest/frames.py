@@ -44,6 +44,9 @@ MAX_CONTROL = 256 * 1024
 CHUNK = 64 * 1024
 """What each side cuts long DATA into, in bytes."""
 
+LONGEST_HEAD = 32 * 1024
+"""Bytes of the answer that `probe` returns.  Each may take six in a control payload."""
+
 INITIAL_CREDIT = 512 * 1024
 """Bytes of DATA, STDOUT and STDERR that a side may send on a new request before any CREDIT."""
 

@@ -13,6 +13,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from . import frames
 from .dialing import failed, open_socket
 from .loop import READ, WRITE
 from .request import Activity
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from .guest import Guest
     from .loop import Timer
     from .request import Request
-
-_MOST = 32 * 1024
-"""Bytes of an answer, which is text in a control frame: each may take six bytes there."""
 
 _PIECE = 64 * 1024
 
@@ -101,9 +99,9 @@ class _Probe(Activity):
             return
         self._answer += data
         end = head_end(self._answer)
-        if data and end < 0 and len(self._answer) < _MOST:
+        if data and end < 0 and len(self._answer) < frames.LONGEST_HEAD:
             return
-        head = self._answer[: _MOST if end < 0 else min(end, _MOST)]
+        head = self._answer[: frames.LONGEST_HEAD if end < 0 else min(end, frames.LONGEST_HEAD)]
         self._request.respond({"head": head.decode("latin-1")})
         if data:
             loop = self._guest.loop

@@ -265,7 +265,7 @@ async def read(receive: Receive) -> bytes:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return json.loads(body.decode()) if body else None
+        return json.loads(body) if body else None
     except (ValueError, RecursionError):
         raise Unusual from None
 

@@ -199,8 +199,10 @@ class Journal:
         version = int(self._reader.execute("PRAGMA data_version").fetchone()[0])
         if version == self._seen:
             return None
+        keys = read_keys(self._reader)
+        # Only now: a change that could not be read is still to be read.
         self._seen = version
-        return read_keys(self._reader)
+        return keys
 
     # How it is written.
 

@@ -88,11 +88,12 @@ class KeyRing:
         now = self._clock.now()
         if now < self._looks_at:
             return
-        self._looks_at = now + NOTICED_WITHIN
         added = self._added()
         if added is not None:
             self._known = _known((*self._settings, *added))
             self._is_open = self._is_open and not self._known
+        # Only now: whoever could not look lets nobody in by the keys of before.
+        self._looks_at = now + NOTICED_WITHIN
 
     def identify(self, presented: str | None) -> Identity:
         """Return whose key this is; `Unauthorized`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from sandpool.backends.base import LONGEST_HEAD, Box, RunOptions
+from sandpool.backends.base import Box, RunOptions
 from sandpool.backends.native import NativeBackend
 from sandpool.errors import DialFailed, InvalidSpec
 from sandpool.guest import frames
@@ -74,7 +74,7 @@ async def test_what_is_no_http_is_returned_though_the_server_waits(box: Box) -> 
 async def test_a_head_without_end_is_cut(box: Box) -> None:
     async with await serve(box, "peer.sendall(b'HTTP/1.1 200 OK\\r\\n' + b'X: y\\r\\n' * 10_000)"):
         head = await probed(box)
-    assert len(head) == LONGEST_HEAD
+    assert len(head) == frames.LONGEST_HEAD
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpool.backends.base import LONGEST_HEAD, Box
+from sandpool.backends.base import Box
 from sandpool.errors import DialFailed, Unhealthy
+from sandpool.guest.frames import LONGEST_HEAD
 from sandpool.manager.health import look, status_of
 from sandpool.models import HealthCheck
 

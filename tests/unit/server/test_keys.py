@@ -25,11 +25,14 @@ class Ring:
     def __init__(self) -> None:
         self.keys: list[KeySettings] = []
         self.clock = ManualClock()
+        self.fault: OSError | None = None
         self.looks = 0
         self.ring = KeyRing([], added=self._look, clock=self.clock)
 
     def _look(self) -> list[KeySettings]:
         self.looks += 1
+        if self.fault is not None:
+            raise self.fault
         return list(self.keys)
 
     def opens(self, name: str) -> bool:
@@ -72,3 +75,17 @@ async def test_a_server_that_has_had_a_key_is_never_open_again() -> None:
     await ring.clock.advance(NOTICED_WITHIN)
     with pytest.raises(Unauthorized):
         ring.ring.identify(None)
+
+
+async def test_whoever_cannot_look_lets_nobody_in_by_the_keys_of_before() -> None:
+    ring = Ring()
+    ring.keys = [key("a")]
+    await ring.clock.advance(NOTICED_WITHIN)
+    assert ring.opens("a")
+    ring.fault = OSError("the disk is gone")
+    await ring.clock.advance(NOTICED_WITHIN)
+    for _ in range(2):
+        with pytest.raises(OSError, match="gone"):
+            ring.opens("a")
+    ring.fault, ring.keys = None, []
+    assert not ring.opens("a")
